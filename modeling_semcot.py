@@ -1,0 +1,827 @@
+# Copyright 2026 The SemCoT Implementation Authors. Licensed under the Apache License, Version 2.0.
+"""
+SemCoT: semantically aligned implicit chain-of-thought (He et al., NeurIPS 2025, arXiv 2510.24940).
+
+    question ──► generator (one parallel pass) ──► states at the K placeholders ──► projection ──┐
+    question ──► language_model.embed_tokens ──────── placeholders replaced by the thoughts ◄────┘
+                                          └──► language_model (frozen) ──► answer
+
+The implicit tokens are to this model what image features are to LLaVA: placeholders in `input_ids`, filled at prefill,
+and from there an ordinary causal LM with an ordinary cache. This file ships inside every checkpoint as remote code.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData, PyTorchModelHubMixin
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import Cache
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import logging
+
+try:
+    from .configuration_semcot import SemCoTConfig
+except ImportError:  # run as a plain top-level module, from a clone
+    from configuration_semcot import SemCoTConfig
+
+logger = logging.get_logger(__name__)
+
+BASE_MODEL_VARIABLE = "SEMCOT_BASE_MODEL"
+# What an embedding lookup sees in place of a placeholder, whose id may lie outside the vocabulary. Never used as such.
+FILLER_ID = 0
+
+MODEL_CARD_TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ model_name | default("SemCoT checkpoint", true) }}
+
+An implicit chain-of-thought model after [SemCoT](https://arxiv.org/abs/2510.24940): a small generator turns the
+question, in one parallel pass, into {{ num_thoughts }} implicit tokens, and the frozen base
+`{{ base_model | default("(inside this checkpoint)", true) }}` writes only the answer.
+
+## How to use
+
+```python
+from transformers import pipeline
+
+answer = pipeline("text-generation", model="{{ repo_id | default("PATH_OR_REPO", true) }}", trust_remote_code=True)
+print(answer("Paige had 11 songs and deleted 9 of them. How many are left?", return_full_text=False))
+```
+{% if checkpoint_kind == "adapter" %}
+The base is not in this checkpoint: it is loaded from the Hub, or from the folder that `base_model=` or the environment
+variable `SEMCOT_BASE_MODEL` names.
+{% endif %}
+{{ details | default("", true) }}
+"""
+
+
+@dataclass
+class SemCoTOutputWithPast(CausalLMOutputWithPast):
+    """
+    [`CausalLMOutputWithPast`] with the implicit tokens.
+
+    Args:
+        thoughts (`torch.Tensor` of shape `(batch, num_thoughts, hidden_size)`, *optional*):
+            The implicit tokens in the base's embedding space; `None` in a pass that holds no placeholders.
+    """
+
+    thoughts: torch.FloatTensor | None = None
+
+
+class SemCoTForCausalLM(
+    PreTrainedModel,
+    GenerationMixin,
+    PyTorchModelHubMixin,
+    library_name="transformers",
+    pipeline_tag="text-generation",
+    license="apache-2.0",
+    tags=["semcot", "chain-of-thought", "implicit-reasoning", "pytorch_model_hub_mixin"],
+    model_card_template=MODEL_CARD_TEMPLATE,
+):
+    """
+    A frozen language model that answers after a few implicit tokens instead of a written chain of thought.
+
+    Build one from two models with [`from_components`], load one with [`from_pretrained`] or any `Auto` class.
+    """
+
+    config_class = SemCoTConfig
+    base_model_prefix = "semcot"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def __init__(
+        self, config: SemCoTConfig, language_model: PreTrainedModel | None = None, with_base: bool = True
+    ) -> None:
+        super().__init__(config)
+        if language_model is None and with_base:
+            language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.register_module("language_model", language_model)
+        self.generator = AutoModel.from_config(config.generator_config)
+        if config.share_embeddings:
+            self.generator.set_input_embeddings(None)
+        width = config.generator_config.hidden_size
+        self.thought_embedding = nn.Parameter(torch.randn(width) * config.generator_config.initializer_range)
+        self.projection = nn.Linear(width, config.text_config.hidden_size)
+        self.post_init()
+        self._freeze_base()
+
+    # ------------------------------------------------------------------------------------------ the forward pass
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        thoughts: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **kwargs,
+    ) -> SemCoTOutputWithPast:
+        r"""
+        Args:
+            input_ids (`(batch, length)`):
+                Tokens of the prompt, and of the answer in training. Each row of a prompt holds exactly K placeholders.
+            attention_mask (`(batch, cached length + length)`):
+                1 for real tokens, 0 for padding, on either side.
+            inputs_embeds (`(batch, length, hidden_size)`):
+                Instead of `input_ids`, with the thoughts in place.
+            thoughts (`(batch, num_thoughts, hidden_size)`):
+                Implicit tokens to use instead of the generator's.
+            labels (`(batch, length)`):
+                Tokens to predict, -100 elsewhere and on every placeholder.
+            logits_to_keep (`int`):
+                Number of last positions whose logits are returned, 0 for all. When none of the question's are, no
+                gradient is carried through the base's pass over the question: nothing there is trained.
+
+        Returns:
+            `loss` (mean over label tokens), `logits` (`(batch, kept length, vocabulary)`), `past_key_values`,
+            `thoughts` (`(batch, num_thoughts, hidden_size)`).
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
+        question_length = 0
+        if inputs_embeds is None:
+            is_thought = input_ids == self.config.thought_token_id
+            inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
+            if self._is_prompt(is_thought, past_key_values):
+                self._check_prompt(is_thought, attention_mask, labels)
+                if thoughts is None:
+                    thoughts = self.think(input_ids, attention_mask)
+                thoughts = thoughts.to(inputs_embeds)
+                inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
+                if torch.is_grad_enabled() and logits_to_keep and past_key_values is None and not use_cache:
+                    question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
+                    shared_length = _shared_length(input_ids, attention_mask)
+
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = _position_ids(attention_mask)[:, -inputs_embeds.shape[1] :]
+        if question_length > 0:
+            with torch.no_grad():
+                past_key_values = _run_backbone(
+                    self.language_model.base_model,
+                    inputs_embeds[:, :question_length],
+                    None if attention_mask is None else attention_mask[:, :question_length],
+                    shared_length,
+                    use_cache=True,
+                ).past_key_values
+            inputs_embeds = inputs_embeds[:, question_length:]
+            position_ids = None if position_ids is None else position_ids[:, question_length:]
+
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            labels = labels[:, -outputs.logits.shape[1] :]
+            loss = self.loss_function(outputs.logits, labels, vocab_size=self.config.text_config.vocab_size)
+        return SemCoTOutputWithPast(
+            loss=loss,
+            logits=outputs.logits,
+            past_key_values=None if question_length > 0 else outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            thoughts=thoughts,
+        )
+
+    def think(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.FloatTensor:
+        r"""
+        The implicit tokens of a batch of prompts: one parallel pass of the generator.
+
+        Args:
+            input_ids (`(batch, length)`): prompts; the last K placeholders of each row are read.
+            attention_mask (`(batch, length)`): 1 for real tokens, 0 for padding, on either side.
+
+        Returns:
+            `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
+        """
+        is_thought = input_ids == self.config.thought_token_id
+        if not torch.compiler.is_compiling():
+            # Nothing after the last placeholder can reach it: the generator is causal.
+            length = input_ids.shape[1] - _first_column(is_thought.flip(1))
+            input_ids, is_thought = input_ids[:, :length], is_thought[:, :length]
+            attention_mask = None if attention_mask is None else attention_mask[:, :length]
+        embed_tokens = (self if self.config.share_embeddings else self.generator).get_input_embeddings()
+        embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
+        embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
+        shared_length = 0
+        if torch.is_grad_enabled() and not getattr(self.generator, "gradient_checkpointing", False):
+            shared_length = min(_shared_length(input_ids, attention_mask), _first_column(is_thought))
+        states = _run_backbone(self.generator, embeds, attention_mask, shared_length).last_hidden_state
+        columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
+        columns = columns.topk(self.config.num_thoughts, dim=1).values.flip(1) + self.config.thought_offset
+        return self.projection(states.take_along_dim((columns - shared_length).unsqueeze(-1), dim=1))
+
+    def _is_prompt(self, is_thought: torch.BoolTensor, past_key_values: Cache | None) -> bool:
+        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
+        if past_key_values is None:
+            return True
+        return not torch.compiler.is_compiling() and bool(is_thought.any())
+
+    def _check_prompt(
+        self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None = None
+    ) -> None:
+        """Raises `ValueError` for a prompt that this checkpoint cannot answer."""
+        if torch.compiler.is_compiling():
+            return
+        wanted, counts = self.config.num_thoughts, is_thought.sum(1)
+        if wrong := (counts != wanted).nonzero().flatten().tolist():
+            raise ValueError(
+                f"Row {wrong[0]} holds {counts[wrong[0]].item()} <thought> placeholders (id "
+                f"{self.config.thought_token_id}), this checkpoint needs exactly {wanted}. Use the checkpoint's own "
+                "tokenizer, with add_generation_prompt=True for chats, and take '<thought>' out of the question; "
+                "for the base without thoughts call `model.language_model`."
+            )
+        if labels is not None and (labels[is_thought] != -100).any():
+            raise ValueError("labels must be -100 on every <thought> placeholder: the base cannot predict them.")
+        longest = is_thought.shape[1]
+        for part in ("text_config", "generator_config"):
+            limit = getattr(getattr(self.config, part), "max_position_embeddings", None)
+            if limit is not None and longest > limit:
+                if attention_mask is not None and attention_mask.ndim == 2:
+                    longest = int(attention_mask.sum(1).max())
+                if longest > limit:
+                    raise ValueError(f"The prompt has {longest} tokens, the position limit of {part} is {limit}.")
+
+    # ------------------------------------------------------------------------------------------------ generation
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        generation_config=None,
+        *,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        thoughts: torch.FloatTensor | None = None,
+        past_key_values: Cache | None = None,
+        streamer: BaseStreamer | None = None,
+        **kwargs,
+    ):
+        r"""
+        [`GenerationMixin.generate`] with all it offers, after one pass of the generator over the prompt.
+
+        `thoughts` (`(batch, num_thoughts, hidden_size)`) replaces the generator's. With `past_key_values` the prompt is
+        the whole conversation, and only what the cache does not hold may have placeholders to fill.
+        """
+        if kwargs.get("prefill_chunk_size") or getattr(generation_config, "prefill_chunk_size", None):
+            raise ValueError("prefill_chunk_size cannot be used: the implicit tokens need the prompt in one piece.")
+        prompt = inputs if inputs is not None else input_ids
+        if prompt is None or inputs_embeds is not None:
+            return super().generate(
+                prompt,
+                generation_config,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                past_key_values=past_key_values,
+                streamer=streamer,
+                **kwargs,
+            )
+        is_thought = prompt == self.config.thought_token_id
+        if attention_mask is None:
+            attention_mask = torch.ones_like(prompt)
+        cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        filled = prompt.masked_fill(is_thought, FILLER_ID)
+        embeds = self.get_input_embeddings()(filled)
+        new = is_thought.clone()
+        new[:, :cached] = False
+        if not cached or new.any():
+            self._check_prompt(new, attention_mask)
+            thoughts = self.think(prompt, attention_mask) if thoughts is None else thoughts
+            embeds = embeds.masked_scatter(new.unsqueeze(-1), thoughts.to(embeds))
+        # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary.
+        output = super().generate(
+            filled,
+            generation_config,
+            attention_mask=attention_mask,
+            inputs_embeds=embeds,
+            past_key_values=past_key_values,
+            streamer=None if streamer is None else _PromptStreamer(streamer, prompt),
+            **kwargs,
+        )
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        sequences[:, : prompt.shape[1]] = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
+        return output
+
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
+        # Without a cache, and when drafted tokens are checked in the first pass, there are more ids than embeddings.
+        if inputs_embeds is not None and (is_first_iteration or past_key_values is None):
+            is_first_iteration = True
+            drafted = input_ids[:, inputs_embeds.shape[1] :]
+            inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(drafted)], dim=1)
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+
+    # ------------------------------------------------------------------------------------------------ the frozen base
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        return None if self.language_model is None else self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return None if self.language_model is None else self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+
+    def train(self, mode: bool = True) -> "SemCoTForCausalLM":
+        """The base stays in eval mode, whatever `mode` says."""
+        super().train(mode)
+        if self.language_model is not None:
+            self.language_model.eval()
+        return self
+
+    def _freeze_base(self) -> None:
+        if self.language_model is not None:
+            self.language_model.requires_grad_(False).eval()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.generator_config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    # ------------------------------------------------------------------------------------------------ building
+
+    @classmethod
+    def from_components(
+        cls,
+        base: PreTrainedModel,
+        generator: PreTrainedModel | int,
+        *,
+        num_thoughts: int = 5,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        generator_tokenizer: PreTrainedTokenizerBase | None = None,
+        **config_kwargs,
+    ) -> "SemCoTForCausalLM":
+        r"""
+        Wraps a base and a generator, the projection started so that the implicit tokens have the scale of the base's
+        token embeddings (a default-initialised one starts far off, and learns slowly).
+
+        Args:
+            base: a decoder-only causal LM. It is frozen in place.
+            generator: a causal LM with the base's token ids, or a number N: the base's own first N layers, copied,
+                reading the base's token embeddings.
+            num_thoughts: K.
+            tokenizer, generator_tokenizer: compared, when given, to make sure that both models mean the same by an id.
+                Needed when the two vocabularies are padded to different sizes.
+            config_kwargs: further fields of [`SemCoTConfig`].
+
+        Raises:
+            ValueError: the generator has other token ids, or more layers are asked for than the base has.
+        """
+        share_embeddings = isinstance(generator, int)
+        if share_embeddings:
+            generator = first_layers(base, generator)
+        else:
+            generator = generator.base_model
+            _check_same_token_ids(base, generator, tokenizer, generator_tokenizer)
+        if tokenizer is not None and "thought_token_id" not in config_kwargs:
+            thought_id = tokenizer.convert_tokens_to_ids("<thought>")
+            if thought_id is not None and thought_id != tokenizer.unk_token_id:
+                config_kwargs["thought_token_id"] = thought_id
+        config_kwargs.setdefault("base_model_name_or_path", base.config._name_or_path or None)
+        config = cls.config_class(
+            text_config=base.config,
+            generator_config=generator.config,
+            num_thoughts=num_thoughts,
+            share_embeddings=share_embeddings,
+            **config_kwargs,
+        )
+        model = cls(config, language_model=base)
+        model.generator = generator
+        if share_embeddings:
+            model.generator.set_input_embeddings(None)
+        model.generator.requires_grad_(True)
+        model.to(device=base.get_input_embeddings().weight.device)
+        model._start_at_embedding_scale()
+        if base.generation_config is not None:
+            model.generation_config = base.generation_config
+        return model.eval()
+
+    @torch.no_grad()
+    def _start_at_embedding_scale(self) -> None:
+        """Starts the thought embedding and the projection at the root mean square of the base's token embeddings."""
+        table = self.get_input_embeddings().weight
+        base_rms = table.float().square().mean().sqrt()
+        own_table = table if self.config.share_embeddings else self.generator.get_input_embeddings().weight
+        own_rms = own_table.float().square().mean().sqrt()
+
+        draw = torch.Generator().manual_seed(0)
+        width = self.thought_embedding.shape[0]
+        self.thought_embedding.copy_(torch.randn(width, generator=draw) * own_rms.cpu())
+        ids = torch.randint(own_table.shape[0], (1, 64), generator=draw).to(table.device)
+        states = self.generator(inputs_embeds=nn.functional.embedding(ids, own_table).to(self.generator.dtype))
+        state_rms = states.last_hidden_state.float().square().mean().sqrt()
+        if self.projection.in_features == self.projection.out_features:
+            weight = torch.eye(width)
+        else:
+            weight = torch.randn(self.projection.weight.shape, generator=draw) / width**0.5
+        self.projection.weight.copy_(weight.to(table.device) * (base_rms / state_rms))
+        self.projection.bias.zero_()
+
+    # ------------------------------------------------------------------------------------------- loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *model_args,
+        base_model: str | os.PathLike | PreTrainedModel | None = None,
+        config: PreTrainedConfig | None = None,
+        quantization_config=None,
+        output_loading_info: bool = False,
+        **kwargs,
+    ):
+        r"""
+        [`PreTrainedModel.from_pretrained`] for both kinds of checkpoint.
+
+        An adapter's base is taken from `base_model` (a loaded model, a folder or a Hub id), else from the environment
+        variable `SEMCOT_BASE_MODEL`, else from `models/<name>` in the checkpoint's folder or one above it, else from
+        the Hub. `dtype`, `device_map`, `attn_implementation` and `quantization_config` reach it; the generator is small
+        and never quantised.
+
+        Raises:
+            OSError: the base cannot be found, or the weights are truncated or corrupt.
+            ValueError: weights are missing from the checkpoint, or the base does not fit it.
+        """
+        path = os.fspath(pretrained_model_name_or_path)
+        if not isinstance(config, PreTrainedConfig):
+            config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
+        base = None
+        if config.checkpoint_kind == "adapter":
+            base = _load_base(config, path, base_model, quantization_config, kwargs)
+            if kwargs.get("device_map") is not None:
+                kwargs["device_map"] = {"": base.get_input_embeddings().weight.device}
+            model_args, kwargs["with_base"] = (), False
+        elif quantization_config is not None:
+            raise ValueError("A full checkpoint cannot be quantised at load; save it as an adapter, whose base can.")
+        try:
+            model, info = super().from_pretrained(path, *model_args, config=config, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {path} are truncated or corrupt ({error}). Fetch or save the checkpoint again."
+            ) from error
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(
+                f"{path} lacks {len(missing)} weights that its config.json calls for, such as {missing[0]}: the "
+                "checkpoint is incomplete or its config belongs to another one. Fetch or save it again."
+            )
+        if base is not None:
+            model.attach_base(base)
+        model._freeze_base()
+        return (model, info) if output_loading_info else model
+
+    def attach_base(self, base: PreTrainedModel) -> None:
+        """Gives an adapter its frozen base. Raises `ValueError` when the base does not fit."""
+        found, wanted = base.config, self.config.text_config
+        for field in ("hidden_size", "vocab_size", "num_hidden_layers"):
+            if getattr(found, field) != getattr(wanted, field):
+                raise ValueError(
+                    f"The base {found._name_or_path!r} has {field} {getattr(found, field)}, this checkpoint was "
+                    f"trained on {self.config.base_model_name_or_path!r} with {getattr(wanted, field)}. "
+                    f"Name the right base with base_model= or {BASE_MODEL_VARIABLE}."
+                )
+        self.config.text_config = base.config
+        self.language_model = base
+        self._freeze_base()
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+        if hasattr(base, "hf_device_map"):
+            own_device = self.projection.weight.device
+            self.hf_device_map = {f"language_model.{name}".rstrip("."): d for name, d in base.hf_device_map.items()}
+            self.hf_device_map.update(generator=own_device, projection=own_device)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        checkpoint_kind: str | None = None,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        is_main_process: bool = True,
+        model_card_kwargs: dict | None = None,
+        config: PreTrainedConfig | None = None,
+        keep_local_base_model: bool = True,
+        **kwargs,
+    ) -> None:
+        r"""
+        Writes weights (safetensors), config, remote code and, where there is none, a model card.
+
+        Files are written aside and moved into place whole. `checkpoint_kind` is `"adapter"` or `"full"`, the config's
+        own by default. `model_card_kwargs` fill the card (`model_name`, `details`, `datasets`, ...).
+
+        Raises:
+            ValueError: an adapter was asked for but nothing names its base.
+        """
+        if push_to_hub:
+            target = repo_id or Path(save_directory).name
+            hub = {k: kwargs.pop(k) for k in ("commit_message", "private", "revision", "create_pr") if k in kwargs}
+            hub["token"] = kwargs.get("token")
+        kind = checkpoint_kind or self.config.checkpoint_kind
+        if kind == "adapter" and not self.config.base_model_name_or_path:
+            raise ValueError(
+                "An adapter checkpoint does not hold the base, so it must name it: set "
+                "model.config.base_model_name_or_path, or save with checkpoint_kind='full'."
+            )
+        state_dict = dict(self.state_dict() if state_dict is None else state_dict)
+        if kind == "adapter":
+            state_dict = {name: weight for name, weight in state_dict.items() if "language_model." not in name}
+        elif self.language_model is None:
+            raise ValueError("There is no base to save: load the adapter with its base, or save it as an adapter.")
+
+        remembered = {"checkpoint_kind": kind, "auto_map": AUTO_MAP}
+        if not keep_local_base_model:
+            remembered["local_base_model"] = None
+        before = {name: getattr(self.config, name, None) for name in remembered}
+        for name, value in remembered.items():
+            setattr(self.config, name, value)
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
+                super().save_pretrained(aside, state_dict=state_dict, is_main_process=is_main_process, **kwargs)
+                if is_main_process:
+                    for source in (Path(__file__), Path(sys.modules[SemCoTConfig.__module__].__file__)):
+                        shutil.copyfile(source, Path(aside) / source.name)
+                    if not (folder / "README.md").exists():
+                        self.generate_model_card(**(model_card_kwargs or {})).save(Path(aside) / "README.md")
+                    _move_into(Path(aside), folder)
+        finally:
+            for name, value in before.items():
+                setattr(self.config, name, value)
+        if push_to_hub and is_main_process:
+            self.push_to_hub(target, checkpoint_kind=kind, model_card_kwargs=model_card_kwargs, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        commit_message: str = "Upload SemCoTForCausalLM",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        tags: list[str] | None = None,
+        model_card_kwargs: dict | None = None,
+        **save_kwargs,
+    ) -> str:
+        r"""
+        Uploads what [`save_pretrained`] writes, and `tokenizer` if given, in one commit; returns the commit's address.
+
+        `revision` (or `branch`) names the branch, which is created when it is not there. `save_kwargs` go to
+        [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if (revision := revision or branch) is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        card = {"repo_id": repo_id, "tags": tags, **(model_card_kwargs or {})}
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, model_card_kwargs=card, keep_local_base_model=False, **save_kwargs)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+    def generate_model_card(
+        self, *, datasets: list[str] | None = None, tags: list[str] | None = None, **kwargs
+    ) -> ModelCard:
+        """The README.md of this checkpoint. `kwargs` fill the template: `model_name`, `repo_id`, `details`, ..."""
+        info = self._hub_mixin_info
+        metadata = info.model_card_data.to_dict()
+        metadata["tags"] = sorted({*metadata["tags"], *(tags or [])})
+        if datasets:
+            metadata["datasets"] = datasets
+        base = self.config.base_model_name_or_path
+        if base and not os.path.isabs(base):
+            metadata["base_model"] = base
+        values = {
+            "num_thoughts": self.config.num_thoughts,
+            "checkpoint_kind": self.config.checkpoint_kind,
+            "base_model": base,
+        }
+        return ModelCard.from_template(
+            card_data=ModelCardData(**metadata), template_str=info.model_card_template, **{**values, **kwargs}
+        )
+
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_semcot.SemCoTConfig",
+    "AutoModel": "modeling_semcot.SemCoTForCausalLM",
+    "AutoModelForCausalLM": "modeling_semcot.SemCoTForCausalLM",
+}
+
+
+def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+    """A copy of the base's first `num_layers` layers and its final norm, to be trained as a generator."""
+    depth = base.config.num_hidden_layers
+    if not 1 <= num_layers <= depth:
+        raise ValueError(f"A generator can be cut from 1 to {depth} layers of this base, got {num_layers}.")
+    options = base.config.to_dict()
+    options.pop("model_type")
+    if options.get("layer_types"):
+        options["layer_types"] = options["layer_types"][:num_layers]
+    config = AutoConfig.for_model(base.config.model_type, **options)
+    config.num_hidden_layers = num_layers
+    config._attn_implementation = base.config._attn_implementation
+    generator = AutoModel.from_config(config, dtype=base.dtype)
+    generator.set_input_embeddings(None)
+    wanted = generator.state_dict().keys()
+    source = {name: weight for name, weight in base.base_model.state_dict().items() if name in wanted}
+    generator.load_state_dict(source)
+    return generator
+
+
+def _check_same_token_ids(
+    base: PreTrainedModel,
+    generator: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    generator_tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    if tokenizer is not None and generator_tokenizer is not None:
+        vocabulary, other = tokenizer.get_vocab(), generator_tokenizer.get_vocab()
+        different = [token for token, i in other.items() if vocabulary.get(token, i) != i]
+        unknown = [token for token in vocabulary if token not in other and token != "<thought>"]
+        if different or unknown:
+            raise ValueError(
+                f"The generator has other token ids than the base: {len(different)} tokens differ and {len(unknown)} "
+                f"are missing, such as {(different + unknown)[0]!r}. Take a generator of the base's family, or cut one "
+                "from the base's own layers (generator_layers)."
+            )
+    elif base.config.vocab_size != generator.config.vocab_size:
+        raise ValueError(
+            f"The generator has {generator.config.vocab_size} token ids, the base {base.config.vocab_size}. If they "
+            "agree but for padding, pass both tokenizers; else take a generator of the base's family."
+        )
+
+
+def _load_base(
+    config: SemCoTConfig,
+    path: str,
+    base_model: str | os.PathLike | PreTrainedModel | None,
+    quantization_config,
+    kwargs: dict,
+) -> PreTrainedModel:
+    """The frozen base of the adapter at `path`, loaded the way that `kwargs` of `from_pretrained` ask."""
+    if isinstance(base_model, PreTrainedModel):
+        return base_model
+    name = config.base_model_name_or_path
+    source = base_model or os.environ.get(BASE_MODEL_VARIABLE)
+    if not source and not name:
+        raise OSError(f"{path} does not name its base: pass base_model=... or set {BASE_MODEL_VARIABLE}.")
+    if not source:
+        last = config.local_base_model
+        source = last if last and os.path.isdir(last) else find_base(name, path)
+    source = os.fspath(source)
+    names = "cache_dir local_files_only token device_map max_memory offload_folder attn_implementation".split()
+    options = {name: kwargs[name] for name in names if name in kwargs}
+    options["dtype"] = kwargs.get("dtype") or config.text_config.dtype or config.dtype or "auto"
+    if source == name and config.base_model_revision:
+        options["revision"] = config.base_model_revision
+    try:
+        base, info = AutoModelForCausalLM.from_pretrained(
+            source, quantization_config=quantization_config, output_loading_info=True, **options
+        )
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"The base of this checkpoint, {name!r}, could not be loaded from {source!r}: {error}\nGive its folder "
+            f"with base_model=..., set {BASE_MODEL_VARIABLE}, put it at models/{Path(name or source).name} beside the "
+            "checkpoint, or allow the Hub."
+        ) from error
+    if info["missing_keys"]:
+        raise OSError(f"The base at {source!r} lacks weights, such as {sorted(info['missing_keys'])[0]}.")
+    return base
+
+
+def find_base(name: str, *folders: str | os.PathLike | None) -> str:
+    """
+    Where to load the base `name` from: itself if it is a folder, else `models/<last part of the name>` in one of
+    `folders` or above it, else the name, for the Hub.
+    """
+    candidates = [Path(name)]
+    for folder in folders:
+        if folder and os.path.isdir(folder):
+            here = Path(folder).resolve()
+            candidates += [above / "models" / Path(name).name for above in (here, *here.parents)]
+    return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
+
+
+def _run_backbone(
+    backbone: PreTrainedModel,
+    embeds: torch.FloatTensor,
+    attention_mask: torch.Tensor | None,
+    shared_length: int = 0,
+    use_cache: bool = False,
+) -> BaseModelOutputWithPast:
+    """
+    Runs a decoder stack on `(batch, length, hidden)`. The first `shared_length` positions, the same in every row (a
+    system prompt, a question's header), are run on one row only, and `last_hidden_state` leaves them out.
+    """
+    position_ids = None if attention_mask is None else _position_ids(attention_mask)
+    if not shared_length:
+        return backbone(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
+        )
+    cache = backbone(inputs_embeds=embeds[:1, :shared_length], use_cache=True).past_key_values
+    cache.batch_repeat_interleave(embeds.shape[0])
+    return backbone(
+        inputs_embeds=embeds[:, shared_length:],
+        attention_mask=attention_mask,
+        position_ids=None if position_ids is None else position_ids[:, shared_length:],
+        past_key_values=cache,
+        use_cache=True,
+    )
+
+
+def _shared_length(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> int:
+    """The number of leading tokens, none of them padding, that all rows of a batch have in common."""
+    if input_ids.shape[0] == 1 or torch.compiler.is_compiling():
+        return 0
+    differs = (input_ids != input_ids[:1]).any(0)
+    if attention_mask is not None:
+        differs |= (attention_mask == 0).any(0)
+    return _first_column(differs.unsqueeze(0))
+
+
+def _position_ids(attention_mask: torch.Tensor) -> torch.LongTensor:
+    """Positions that count real tokens only, so that padding on either side changes nothing."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _first_column(mask: torch.BoolTensor) -> int:
+    """The first column in which any row is true; the width if none is."""
+    columns = mask.any(0).nonzero()
+    return int(columns[0]) if len(columns) else mask.shape[1]
+
+
+def _move_into(source: Path, folder: Path) -> None:
+    """Moves every file into place and drops weights of an earlier save that are no longer part of the checkpoint."""
+    names = {file.name for file in source.iterdir()}
+    for name in sorted(names):
+        os.replace(source / name, folder / name)
+    for stale in folder.glob("model*.safetensors*"):
+        if stale.name not in names:
+            stale.unlink()
+
+
+class _PromptStreamer(BaseStreamer):
+    """Hands the streamer the prompt that the caller passed, placeholders included."""
+
+    def __init__(self, streamer: BaseStreamer, prompt: torch.LongTensor) -> None:
+        self.streamer, self.prompt = streamer, prompt
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt is not None:
+            value, self.prompt = self.prompt.cpu(), None
+        self.streamer.put(value)
+
+    def end(self) -> None:
+        self.streamer.end()
