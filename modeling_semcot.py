@@ -10,6 +10,7 @@ The implicit tokens are to this model what image features are to LLaVA: placehol
 and from there an ordinary causal LM with an ordinary cache. This file ships inside every checkpoint as remote code.
 """
 
+import copy
 import os
 import shutil
 import sys
@@ -22,7 +23,6 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, PyTorchModelHubMixi
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     GenerationMixin,
@@ -234,7 +234,8 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        if torch.is_grad_enabled() and not getattr(self.generator, "gradient_checkpointing", False):
+        checkpointing = getattr(self.generator, "gradient_checkpointing", False)
+        if torch.is_grad_enabled() and not checkpointing and not torch.compiler.is_compiling():
             shared_length = min(_shared_length(input_ids, attention_mask), _first_column(is_thought))
         states = _run_backbone(self.generator, embeds, attention_mask, shared_length).last_hidden_state
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
@@ -486,7 +487,11 @@ class SemCoTForCausalLM(
         """
         path = os.fspath(pretrained_model_name_or_path)
         if not isinstance(config, PreTrainedConfig):
+            # The config's loader takes these away, and the weights' must get them too.
+            names = "cache_dir force_download local_files_only token revision subfolder".split()
+            where = {name: kwargs[name] for name in names if name in kwargs}
             config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
+            kwargs.update(where)
         base = None
         if config.checkpoint_kind == "adapter":
             base = _load_base(config, path, base_model, quantization_config, kwargs)
@@ -613,7 +618,18 @@ class SemCoTForCausalLM(
 
         `revision` (or `branch`) names the branch, which is created when it is not there. `save_kwargs` go to
         [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
+
+        Raises:
+            ValueError: an adapter whose base is a local folder.
         """
+        base = self.config.base_model_name_or_path
+        if (save_kwargs.get("checkpoint_kind") or self.config.checkpoint_kind) == "adapter" and os.path.isdir(
+            base or ""
+        ):
+            raise ValueError(
+                f"The base of this adapter is the local folder {base!r}, which nobody who downloads it has. Set "
+                "model.config.base_model_name_or_path to its Hub id, or push with checkpoint_kind='full'."
+            )
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if (revision := revision or branch) is not None and not create_pr:
@@ -629,6 +645,7 @@ class SemCoTForCausalLM(
                 commit_message=commit_message,
                 revision=revision,
                 create_pr=create_pr,
+                delete_patterns="model*.safetensors*",  # shards of an earlier upload
             )
 
     def generate_model_card(
@@ -665,13 +682,10 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     depth = base.config.num_hidden_layers
     if not 1 <= num_layers <= depth:
         raise ValueError(f"A generator can be cut from 1 to {depth} layers of this base, got {num_layers}.")
-    options = base.config.to_dict()
-    options.pop("model_type")
-    if options.get("layer_types"):
-        options["layer_types"] = options["layer_types"][:num_layers]
-    config = AutoConfig.for_model(base.config.model_type, **options)
+    config = copy.deepcopy(base.config)
     config.num_hidden_layers = num_layers
-    config._attn_implementation = base.config._attn_implementation
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
     generator = AutoModel.from_config(config, dtype=base.dtype)
     generator.set_input_embeddings(None)
     wanted = generator.state_dict().keys()
@@ -783,7 +797,7 @@ def _run_backbone(
 
 def _shared_length(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> int:
     """The number of leading tokens, none of them padding, that all rows of a batch have in common."""
-    if input_ids.shape[0] == 1 or torch.compiler.is_compiling():
+    if input_ids.shape[0] == 1:
         return 0
     differs = (input_ids != input_ids[:1]).any(0)
     if attention_mask is not None:

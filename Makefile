@@ -1,0 +1,43 @@
+# make demo        install, fetch the base, answer questions with direct, explicit and implicit reasoning
+# make test        install, fetch the base, lint and test
+# make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
+# make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
+# make clean       remove the environment, the base and the caches, but no trained model
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+BASE := models/SmolLM2-135M-Instruct
+
+# Nothing here needs a Hub, and none must be waited for. HF_HUB_OFFLINE=0 make ... lets it be asked.
+HF_HUB_OFFLINE ?= 1
+HF_HUB_DISABLE_TELEMETRY ?= 1
+TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
+
+.PHONY: demo test base quickstart clean
+.DELETE_ON_ERROR:
+
+demo: base
+	$(PY) -m semcot.demo $(ARGS)
+
+test: base
+	$(PY) -m ruff check .
+	$(PY) -m pytest -q $(ARGS)
+
+base: $(STAMP)
+	$(PY) -m semcot.fetch_base --output_dir $(BASE)
+
+quickstart: base
+	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(BASE) .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The SemCoT workbench: problems, training stages, methods, metrics and evaluation."""

@@ -1,0 +1,246 @@
+"""Problems from the Hub, from local files or drawn afresh, all in one form.
+
+A problem has a question, the reasoning that leads to its answer, that reasoning condensed, and the answer: four
+strings, `COLUMNS`. Where a source has no reasoning or no condensed reasoning, that column holds "".
+"""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value, load_dataset
+from pyarrow import ArrowInvalid, parquet
+
+from semcot.synthetic import SPLITS, arithmetic_stories, coin_flips
+
+COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
+HUB_DATASETS = {
+    "multiarith": "ChilleD/MultiArith",
+    "gsm8k": "openai/gsm8k",
+    "svamp": "ChilleD/SVAMP",
+    "commonsense_qa": "tau/commonsense_qa",
+    "coin_flip": "skrishna/coin_flip",
+}
+SYNTHETIC_DATASETS = {"synthetic_arithmetic": arithmetic_stories, "synthetic_coin_flip": coin_flips}
+COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
+
+Row = dict[str, Any]
+
+
+def load_problems(
+    name_or_file: str | os.PathLike,
+    split: str = "train",
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Dataset:
+    """Loads problems by the name of a data set or from a file.
+
+    Args:
+        name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
+            synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column
+            `query` is taken for `question`; other columns are dropped.
+        split: "train" or "eval". A named data set has both: they are read from the folder that the environment
+            variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
+            the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
+            whole, whatever the split.
+        num_samples: synthetic problems: how many to draw (1000). Otherwise only the first so many, in file order.
+        seed: of the draw of synthetic problems.
+        options: for synthetic problems: `steps` (arithmetic) or `people` (coin flips), see `semcot.synthetic`.
+
+    Returns:
+        The problems, with the columns `COLUMNS`, all strings.
+
+    Raises:
+        ValueError: an unknown name, split, kind of file or column; a record without question or answer.
+        FileNotFoundError: no such file, or the data set is neither in SEMCOT_DATA_DIR nor on a reachable Hub.
+    """
+    name = os.fspath(name_or_file)
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; known splits: {', '.join(SPLITS)}")
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; give at least 1, or None")
+    if name in SYNTHETIC_DATASETS:
+        draw = SYNTHETIC_DATASETS[name]
+        return _to_dataset(list(draw(1000 if num_samples is None else num_samples, seed, split=split, **options)))
+    if options:
+        raise ValueError(f"{', '.join(options)}: only for {' and '.join(SYNTHETIC_DATASETS)}, not for {name}")
+    if name in HUB_DATASETS:
+        return _to_dataset(_load_named(name, split)[:num_samples])
+    path = Path(name)
+    if path.suffix.lower() not in _READERS:
+        known = ", ".join([*HUB_DATASETS, *SYNTHETIC_DATASETS])
+        raise ValueError(f"{name!r} is no known data set ({known}) and no file ending in {', '.join(_READERS)}")
+    return _to_dataset(_load_file(path)[:num_samples])
+
+
+def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation."""
+    parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
+    return parts["train"], parts["test"]
+
+
+def shared_questions(train: Dataset, evaluation: Dataset) -> set[str]:
+    """The questions, normalised in case and white space, that stand in both data sets."""
+    return _normalised(train["question"]) & _normalised(evaluation["question"])
+
+
+def without(dataset: Dataset, questions: Collection[str]) -> Dataset:
+    """The data set less the problems with one of these questions, whatever their case and white space."""
+    unwanted = _normalised(questions)
+    return dataset.select([i for i, question in enumerate(dataset["question"]) if _normalise(question) not in unwanted])
+
+
+def _normalise(question: str) -> str:
+    return " ".join(question.lower().split())
+
+
+def _normalised(questions: Collection[str]) -> set[str]:
+    return {_normalise(question) for question in questions}
+
+
+def _to_dataset(problems: list[dict[str, str]]) -> Dataset:
+    return Dataset.from_list(problems, features=Features({column: Value("string") for column in COLUMNS}))
+
+
+def _load_named(name: str, split: str) -> list[dict[str, str]]:
+    folder = os.environ.get("SEMCOT_DATA_DIR")
+    file = Path(folder or "", name, f"{split}.json")
+    if folder and file.exists():
+        problems = _load_file(file)
+    else:
+        hub_split = split if split == "train" else "validation" if name == "commonsense_qa" else "test"
+        try:
+            rows = load_dataset(HUB_DATASETS[name], "main" if name == "gsm8k" else None, split=hub_split)
+        except OSError as error:
+            tried = f"there is no {file}" if folder else "SEMCOT_DATA_DIR is not set"
+            raise FileNotFoundError(
+                f"{name} ({split}) was not found: {tried}, and {HUB_DATASETS[name]} could not be loaded from the Hub "
+                f"({error}). Go online, or set SEMCOT_DATA_DIR to a folder that holds {name}/{split}.json."
+            ) from error
+        source = f"{HUB_DATASETS[name]} ({hub_split})"
+        problems = [_to_problem(_FROM_HUB[name](row), f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+        if name == "coin_flip":
+            people = COIN_FLIP_PEOPLE[split]
+            problems = [p for p in problems if len(re.findall(r"flips? the coin\.", p["question"])) == people]
+            if not problems:
+                raise ValueError(f"{source} has no problem with {people} people; give a local file instead")
+    if name == "gsm8k":
+        for problem in problems:
+            problem["reasoning"] = re.sub(r"<<[^>]*>>", "", problem["reasoning"])  # the calculator's marks
+    return problems
+
+
+def _from_gsm8k(row: Row) -> Row:
+    reasoning, _, answer = row["answer"].rpartition("####")
+    return {"question": row["question"], "reasoning": reasoning, "answer": answer}
+
+
+def _from_svamp(row: Row) -> Row:
+    answer = _text(float(row["Answer"]))
+    return {
+        "question": f"{row['Body'].strip()} {row['Question'].strip()}",
+        "reasoning": f"{row['Equation']} = {answer}",
+        "answer": answer,
+    }
+
+
+def _from_commonsense_qa(row: Row) -> Row:
+    choices = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
+    lines = [row["question"], "Choices:", *(f"{label}. {text}" for label, text in choices)]
+    return {"question": "\n".join(lines), "answer": row["answerKey"]}
+
+
+_FROM_HUB: dict[str, Callable[[Row], Row]] = {
+    "multiarith": lambda row: {"question": row["question"], "answer": row["final_ans"]},
+    "gsm8k": _from_gsm8k,
+    "svamp": _from_svamp,
+    "commonsense_qa": _from_commonsense_qa,
+    "coin_flip": lambda row: {"question": row["inputs"], "answer": row["targets"]},
+}
+
+
+def _load_file(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        problems = [_to_problem(row, f"{path}, {where}") for where, row in _READERS[path.suffix.lower()](path)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    if not problems:
+        raise ValueError(f"{path} holds no problem")
+    return problems
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+
+
+def _read_json(path: Path) -> Iterator[tuple[str, Row]]:
+    rows = _parse_json(path.read_text("utf-8-sig"), str(path))
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} must hold a list of objects, not a {type(rows).__name__}; one object a line: .jsonl")
+    for number, row in enumerate(rows, 1):
+        yield f"record {number}", row
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", _parse_json(line, f"{path}, line {number},")
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}, has more cells than the header; quote cells that hold a comma"
+                )
+            yield f"line {reader.line_num}", row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except ArrowInvalid as error:
+        raise ValueError(f"{path} is not Parquet: {error}") from error
+    for number, row in enumerate(rows, 1):
+        yield f"row {number}", row
+
+
+_READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _to_problem(row: Any, where: str) -> dict[str, str]:
+    """One record with our columns; `where` names its source in an error."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be an object with question and answer, not a {type(row).__name__}")
+    problem = {}
+    for column in COLUMNS:
+        value = row.get("query" if column == "question" and column not in row else column)
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            raise ValueError(f"{where}: {column} must be text or a number, not {value!r}")
+        problem[column] = "" if value is None else _text(value)
+        if not problem[column] and column in ("question", "answer"):
+            raise ValueError(
+                f"{where}: there is no {column}; fill it in or remove the record (its columns: {', '.join(row)})"
+            )
+    return problem
+
+
+def _text(value: str | int | float) -> str:
+    """Text without surrounding white space; a whole number as "72", never "72.0"; not a number as ""."""
+    if isinstance(value, float):
+        return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+    return str(value).strip()

@@ -1,0 +1,160 @@
+"""
+Stage 2 of training: the generator learns implicit tokens that mean the reasoning and let the frozen base answer.
+
+    L = alpha * (1 - cos(encoder(thoughts), encoder(reasoning))) + (1 - alpha) * CE(answer)        (paper, section 4.3)
+
+optionally with a third term: after the answer's end the base, reading the same thoughts, must also write the condensed
+reasoning (the auxiliary decoder of SIM-CoT, arXiv 2509.20317, here the frozen base itself). It costs a few more
+positions in training and nothing at inference, where decoding stops at the end of the answer.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from semcot.reasoning_encoder import encode_thoughts
+from semcot.tokenization import render_prompt
+
+IGNORED = -100
+
+
+def tokenize_problems(problems: Dataset, tokenizer: PreTrainedTokenizerBase, explain: bool = False) -> Dataset:
+    """
+    Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
+    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `length`.
+    """
+    eos = [tokenizer.eos_token_id]
+
+    def tokenize(batch: dict) -> dict:
+        def ids(texts: list[str]) -> list[list[int]]:
+            return tokenizer(texts, add_special_tokens=False).input_ids
+
+        prompts = ids([render_prompt(tokenizer, question) for question in batch["question"]])
+        answers = [answer + eos for answer in ids([f" {answer}" for answer in batch["answer"]])]
+        explanations = [[] for _ in answers]
+        if explain:
+            texts = [f" {text}" if text else "" for text in batch["condensed_reasoning"]]
+            explanations = [explanation + eos if explanation else [] for explanation in ids(texts)]
+        return {
+            "prompt_ids": prompts,
+            "answer_ids": answers,
+            "explanation_ids": explanations,
+            "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
+        }
+
+    return problems.map(tokenize, batched=True, desc="Tokenizing")
+
+
+@dataclass
+class DistillationCollator:
+    """
+    Pads a batch so that the thoughts stand in the same columns in every row: questions are padded on their left, after
+    the prompt's fixed beginning, which then is the same in every row and is run once for all; targets on their right.
+    """
+
+    pad_token_id: int
+    header_length: int
+    """Number of fixed tokens before the question."""
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
+        prompt_length = max(len(row["prompt_ids"]) for row in rows)
+        target_length = max(len(row["answer_ids"]) + len(row["explanation_ids"]) for row in rows)
+        shape = (len(rows), prompt_length + target_length)
+        batch = {
+            "input_ids": torch.full(shape, self.pad_token_id),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "labels": torch.full(shape, IGNORED),
+            "explanation_labels": torch.full(shape, IGNORED),
+        }
+        for i, row in enumerate(rows):
+            prompt, answer, explanation = (
+                torch.tensor(row[name], dtype=torch.long) for name in ("prompt_ids", "answer_ids", "explanation_ids")
+            )
+            header = self.header_length
+            question = slice(prompt_length - len(prompt) + header, prompt_length)
+            target = slice(prompt_length, prompt_length + len(answer) + len(explanation))
+            batch["input_ids"][i, :header] = prompt[:header]
+            batch["input_ids"][i, question] = prompt[header:]
+            batch["input_ids"][i, target] = torch.cat([answer, explanation])
+            for part in (slice(header), question, target):
+                batch["attention_mask"][i, part] = 1
+            batch["labels"][i, prompt_length : prompt_length + len(answer)] = answer
+            batch["explanation_labels"][i, prompt_length + len(answer) : target.stop] = explanation
+        if "reasoning_embedding" in rows[0]:
+            batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
+        # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
+        return {**batch, "logits_to_keep": target_length + 1}
+
+
+class DistillationTrainer(Trainer):
+    """
+    [`transformers.Trainer`] with the loss of the paper; logs its terms and the share of answers that are exactly right.
+
+    Args:
+        reasoning_encoder: stage 1's encoder, frozen; needed when `alpha` > 0, with a `reasoning_embedding` column.
+        alpha: weight of the semantic alignment, against the answer's cross-entropy.
+        explanation_weight: weight of the cross-entropy of the condensed reasoning, 0 to leave it out.
+    """
+
+    def __init__(
+        self,
+        *args,
+        reasoning_encoder: SentenceTransformer | None = None,
+        alpha: float = 0.5,
+        explanation_weight: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if alpha > 0 and reasoning_encoder is None:
+            raise ValueError(f"alpha = {alpha} needs a reasoning encoder; pass alpha=0 to train without semantic loss.")
+        self.reasoning_encoder = reasoning_encoder
+        self.alpha = alpha
+        self.explanation_weight = explanation_weight
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, however large that is
+        self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ):
+        embedding = inputs.pop("reasoning_embedding", None)
+        explanation_labels = inputs.pop("explanation_labels")
+        outputs = model(**inputs)
+        terms = {"answer_loss": outputs.loss}
+        loss = (1 - self.alpha) * outputs.loss
+        if self.alpha > 0:
+            meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
+            terms["alignment_loss"] = 1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1).mean()
+            loss = loss + self.alpha * terms["alignment_loss"]
+        logits = outputs.logits[:, :-1].float()
+        kept = slice(-logits.shape[1], None)
+        if self.explanation_weight > 0:
+            terms["explanation_loss"] = F.cross_entropy(
+                logits.flatten(0, 1), explanation_labels[:, kept].flatten(), ignore_index=IGNORED
+            )
+            loss = loss + self.explanation_weight * terms["explanation_loss"]
+        labels = inputs["labels"][:, kept]
+        terms["accuracy"] = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
+
+        record = self._terms["" if model.training else "eval_"]
+        for name, value in terms.items():
+            record[name].append(value.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        for prefix, record in self._terms.items():
+            if f"{prefix}loss" in logs:
+                for name, values in record.items():
+                    mean = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean")
+                    logs[prefix + name] = round(mean.item(), 4)
+                record.clear()
+        super().log(logs, start_time)

@@ -1,0 +1,143 @@
+"""What a training run can be told, as flags or in a YAML file: one field, one flag."""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import HfArgumentParser
+
+
+@dataclass
+class TrainOptions:
+    """Options of `train_semcot.py`. A YAML file given first is read first; flags override it."""
+
+    output_dir: str = field(metadata={"help": "Where the checkpoint, the encoder and the run's records go."})
+
+    # The models
+    base_model: str = field(
+        default="HuggingFaceTB/SmolLM2-135M-Instruct", metadata={"help": "Frozen base: a Hub id or a folder."}
+    )
+    generator: str | None = field(default=None, metadata={"help": "Small causal LM with the base's token ids."})
+    generator_layers: int | None = field(
+        default=None, metadata={"help": "Instead of `generator`: copy this many first layers of the base."}
+    )
+    num_thoughts: int = field(default=5, metadata={"help": "K, the number of implicit tokens."})
+    thought_offset: int = field(
+        default=0, metadata={"help": "0 reads the generator at the placeholders, -1 one to the left (released code)."}
+    )
+    dtype: str | None = field(
+        default=None, metadata={"help": "Dtype of the base; float32 on CPU and bfloat16 on GPU by default."}
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2, …"})
+
+    # The data
+    dataset: list[str] = field(
+        default_factory=lambda: ["synthetic_coin_flip", "synthetic_arithmetic"],
+        metadata={"help": "Names or files of one or more data sets to train on."},
+    )
+    train_file: list[str] | None = field(default=None, metadata={"help": "Files to train on instead of `dataset`."})
+    num_samples: list[int] | None = field(
+        default=None, metadata={"help": "How many problems to draw from each of the data sets, in their order."}
+    )
+    evaluation_file: list[str] | None = field(
+        default=None, metadata={"help": "Files whose questions must not be trained on."}
+    )
+    validation_fraction: float = field(default=0.02, metadata={"help": "Share of the train split kept for validation."})
+
+    # Stage 1: the reasoning encoder
+    encoder_embedding_dim: int = field(default=768, metadata={"help": "Width of a reasoning's embedding."})
+    encoder_start_layer: int | None = field(default=None, metadata={"help": "First copied layer; half the depth."})
+    encoder_end_layer: int | None = field(default=None, metadata={"help": "End of the copied layers, exclusive."})
+    encoder_batch_size: int = field(default=32, metadata={"help": "Pairs in a batch, each a negative to the others."})
+    encoder_temperature: float = field(default=0.05, metadata={"help": "Temperature of the contrastive loss."})
+    encoder_dense_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: dense layer only."})
+    encoder_dense_epochs: float = field(default=1.0, metadata={"help": "First phase: passes over the pairs."})
+    encoder_learning_rate: float = field(default=1e-5, metadata={"help": "Second phase: dense and copied layers."})
+    encoder_epochs: float = field(default=1.0, metadata={"help": "Second phase: passes over the pairs."})
+
+    # Stage 2: the generator
+    alpha: float = field(default=0.5, metadata={"help": "Weight of the semantic loss; 0 trains without stage 1."})
+    explanation_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the loss for writing the condensed reasoning from the thoughts."}
+    )
+    warmup_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: projection, thought embedding."})
+    warmup_epochs: float = field(default=0.1, metadata={"help": "First phase: passes over the train split."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Second phase: the whole generator."})
+    epochs: float = field(default=1.0, metadata={"help": "Second phase: passes over the train split."})
+    batch_size: int = field(default=16, metadata={"help": "Problems in a batch, per device."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches in an optimizer step."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of both phases' learning rates."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping."})
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "Compute in bfloat16 under autocast. By default on a GPU, and on a CPU made for it."},
+    )
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory (generator)."})
+
+    # The run
+    max_steps: int = field(default=-1, metadata={"help": "At most this many steps in each phase; for a quick look."})
+    seed: int = field(default=0, metadata={"help": "Seed of data, initial weights and order."})
+    logging_steps: int = field(default=20, metadata={"help": "Steps between logged losses."})
+    eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    save_steps: int = field(default=200, metadata={"help": "Steps between training checkpoints, for resuming."})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, trackio, wandb, …"})
+    resume_from_checkpoint: bool = field(default=False, metadata={"help": "Go on with the run in `output_dir`."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Start afresh in a non-empty `output_dir`."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished checkpoint."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository to upload to; folder name if none."})
+
+    def __post_init__(self) -> None:
+        if (self.generator is None) == (self.generator_layers is None):
+            raise ValueError("Give either generator (a small LM's name) or generator_layers (a number), and not both.")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}.")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
+        sources = self.train_file or self.dataset
+        if self.num_samples is not None and len(self.num_samples) != len(sources):
+            raise ValueError(f"num_samples has {len(self.num_samples)} numbers for {len(sources)} data sets.")
+
+    @property
+    def autocast(self) -> bool:
+        """Whether to train under bfloat16 autocast. A CPU without native support is many times slower with it."""
+        if self.bf16 is not None:
+            return self.bf16
+        cpu = getattr(torch.cpu, "get_capabilities", dict)()
+        return torch.cuda.is_available() or bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+
+    @property
+    def sources(self) -> list[tuple[str, int | None]]:
+        """Each data set's name or file with the number of problems to draw, `None` for all."""
+        names = self.train_file or self.dataset
+        return list(zip(names, self.num_samples or [None] * len(names), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Writes the options as JSON, whole or not at all."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(temporary, path)
+
+
+def parse_options(arguments: list[str] | None = None) -> TrainOptions:
+    """Reads `[FILE.yaml] [--flag value …]`; flags override the file. Unknown names in either are refused."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        path = Path(arguments.pop(0))
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no recipe at {path}; see configs/.")
+        recipe = yaml.safe_load(path.read_text()) or {}
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{path} must map option names to values.")
+        arguments = [part for name, value in recipe.items() for part in _as_flag(name, value)] + arguments
+    return HfArgumentParser(TrainOptions, prog="train_semcot.py").parse_args_into_dataclasses(arguments)[0]
+
+
+def _as_flag(name: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

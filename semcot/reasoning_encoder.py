@@ -1,0 +1,353 @@
+"""
+Stage 1 of training: an encoder that puts a reasoning and its condensed form close together, and later judges whether
+implicit tokens mean what the reasoning says (SemCoT, arXiv 2510.24940, section 4.2).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardData
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from semcot import reasoning_module
+from semcot.reasoning_module import ReasoningModule, check_base, default_layers
+
+PAIR = ["reasoning", "condensed_reasoning"]
+RETRIEVAL_POOL = 100
+FIGURES_FILE = "validation.json"
+DEFAULT_ARGUMENTS = {
+    "report_to": "none",
+    "logging_steps": 10,
+    "save_steps": 100,
+    "save_total_limit": 1,
+    "warmup_steps": 0.1,  # below one: a share of the phase
+    "dataloader_pin_memory": torch.cuda.is_available(),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One round of training. `max_steps` above zero overrides `num_train_epochs`."""
+
+    name: str
+    learning_rate: float
+    train_layers: bool
+    num_train_epochs: float = 1.0
+    max_steps: int = -1
+
+
+PHASES = (
+    Phase("dense", learning_rate=1e-3, train_layers=False),
+    Phase("all", learning_rate=1e-5, train_layers=True),
+)
+
+
+class ReasoningEncoder(SentenceTransformer):
+    """A `SentenceTransformer` whose saved folder brings its first module's code along, each file written whole."""
+
+    def save(self, path: str, *args, **kwargs) -> None:
+        folder = Path(path)
+        saving = folder / ".saving"
+        shutil.rmtree(saving, ignore_errors=True)
+        super().save(str(saving), *args, **kwargs)
+
+        shutil.copy(reasoning_module.__file__, saving)
+        entries = json.loads((saving / "modules.json").read_text())
+        entries[0]["type"] = f"{Path(reasoning_module.__file__).stem}.{ReasoningModule.__name__}"
+        (saving / "modules.json").write_text(json.dumps(entries, indent=2))
+        for entry in sorted(saving.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(folder / entry.name, ignore_errors=True)
+            os.replace(entry, folder / entry.name)
+        saving.rmdir()
+
+
+def build_reasoning_encoder(
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    start: int | None = None,
+    end: int | None = None,
+    embedding_dim: int = 768,
+    max_length: int = 512,
+    base_model_name_or_path: str | None = None,
+) -> ReasoningEncoder:
+    """
+    An untrained reasoning encoder over a frozen base: its layers 0…`start`, trainable copies of layers `start`…`end`
+    (exclusive), its final norm, the mean over real tokens, and a dense layer to `embedding_dim`.
+
+    The dense layer starts at random: seed before. The base is shared with the caller, frozen, in eval mode.
+
+    Args:
+        start, end: by default from the middle of the base, an eighth of its depth (paper: 16 to 20 of 32).
+        max_length: longer texts are truncated to this many tokens.
+        base_model_name_or_path: what a saved encoder names as its base; by default where `language_model` came from.
+
+    Raises:
+        ValueError: the layers do not lie within the base, or the base is of a kind that cannot be cut in layers.
+    """
+    default_start, default_end = default_layers(language_model)
+    start = default_start if start is None else start
+    end = min(start + default_end - default_start, language_model.config.num_hidden_layers) if end is None else end
+    module = ReasoningModule(language_model, tokenizer, start, end, max_length, base_model_name_or_path)
+    check_base(language_model, start, end)
+    return _assemble(module, embedding_dim)
+
+
+def load_reasoning_encoder(
+    path: str | os.PathLike, language_model: PreTrainedModel | str | None = None
+) -> ReasoningEncoder:
+    """
+    Loads a saved reasoning encoder, frozen and in eval mode.
+
+    Args:
+        path: folder of the encoder.
+        language_model: its base, or where to load it from. By default the environment variable `SEMCOT_BASE_MODEL` or
+            the name that the encoder was saved with.
+
+    Raises:
+        OSError: the folder is not that of an encoder, or the base cannot be loaded.
+        ValueError: the weights do not fit the base.
+    """
+    folder = Path(path)
+    if not (folder / ReasoningModule.config_file_name).is_file():
+        raise FileNotFoundError(f"{folder} holds no reasoning encoder: {ReasoningModule.config_file_name} is missing.")
+    module = ReasoningModule.load(str(folder), model_kwargs={"language_model": language_model})
+    dense = _dense_folder(folder)
+    encoder = _assemble(module, Dense.load_config(str(folder), subfolder=dense)["out_features"])
+    _load_weights(encoder, folder)
+    return _frozen(encoder)
+
+
+def train_reasoning_encoder(
+    encoder: SentenceTransformer,
+    train: Dataset,
+    validation: Dataset,
+    output_dir: str | os.PathLike,
+    *,
+    phases: Sequence[Phase] = PHASES,
+    batch_size: int = 32,
+    temperature: float = 0.05,
+    seed: int = 0,
+    resume_from_checkpoint: bool = False,
+    **training_arguments: Any,
+) -> dict[str, Any]:
+    """
+    Trains the encoder by in-batch contrast between `reasoning` and `condensed_reasoning`, in both directions, and
+    saves it to `output_dir`. Every phase is followed by a look at held-out pairs; one that made retrieval worse is
+    undone. The encoder is left frozen, in eval mode, with the weights that were kept.
+
+    Args:
+        train, validation: data sets with the columns `reasoning` and `condensed_reasoning`.
+        output_dir: becomes the encoder's folder; while training goes on, `output_dir/phases` holds its checkpoints.
+        phases: what to train and how fast, one after the other; by default the dense layer, then the layers as well.
+        temperature: cosine similarities are divided by it.
+        resume_from_checkpoint: go on where an earlier call with the same arguments ended, or start if there was none.
+            The outcome is that of an uninterrupted run. Otherwise checkpoints of an earlier call are thrown away.
+        training_arguments: for `SentenceTransformerTrainingArguments`: logging_steps, save_steps, report_to, bf16, …
+
+    Returns:
+        Per phase `loss` and the share of held-out pairs found, `reasoning_to_condensed` and `condensed_to_reasoning`
+        (see `retrieval_accuracy`); `kept`, the phase whose weights were kept; `pool`, the number of pairs searched.
+
+    Raises:
+        ValueError: a data set lacks a column or has too few pairs, or two phases have one name.
+    """
+    for name, pairs, least in (("train", train, 2), ("validation", validation, 1)):
+        if missing := set(PAIR) - set(pairs.column_names):
+            raise ValueError(f"The {name} set lacks the columns {sorted(missing)}; it has {pairs.column_names}.")
+        if len(pairs) < least:
+            raise ValueError(f"The {name} set has {len(pairs)} pairs; contrastive training needs at least {least}.")
+    train, validation = train.select_columns(PAIR), validation.select_columns(PAIR)
+
+    if len({phase.name for phase in phases}) < max(1, len(phases)):
+        raise ValueError(f"Phases need names of their own, got {[phase.name for phase in phases]}.")
+
+    folder = Path(output_dir)
+    work, summary = folder / "phases", folder / FIGURES_FILE
+    arguments = {
+        phase: SentenceTransformerTrainingArguments(
+            output_dir=str(work / phase.name),
+            learning_rate=phase.learning_rate,
+            num_train_epochs=phase.num_train_epochs,
+            max_steps=phase.max_steps,
+            per_device_train_batch_size=batch_size,
+            per_device_eval_batch_size=batch_size,
+            batch_sampler=BatchSamplers.NO_DUPLICATES,  # the same text twice would be its own negative
+            seed=seed,
+            **DEFAULT_ARGUMENTS | training_arguments,
+        )
+        for phase in phases
+    }
+    process = arguments[phases[-1]]
+    with process.main_process_first(local=False):
+        if process.should_save and not resume_from_checkpoint:
+            summary.unlink(missing_ok=True)
+            shutil.rmtree(work, ignore_errors=True)
+    if summary.is_file():
+        _load_weights(encoder, folder)
+        _frozen(encoder)
+        return json.loads(summary.read_text())
+
+    figures, kept = {}, None
+    for phase in phases:
+        record = work / phase.name / FIGURES_FILE
+        if not record.is_file():
+            found = _train_phase(encoder, train, validation, phase, temperature, arguments[phase])
+            with process.main_process_first(local=False):
+                if process.should_save:
+                    encoder.save_pretrained(str(work / phase.name / "encoder"))
+                    _write_json(record, found)
+        figures[phase.name] = json.loads(record.read_text())
+        if kept is None or _mean_accuracy(figures[phase.name]) >= _mean_accuracy(figures[kept]):
+            kept = phase.name
+        _load_weights(encoder, work / kept / "encoder")
+        if process.should_save:
+            print(_describe(phase, figures[phase.name], kept), flush=True)
+
+    _frozen(encoder)
+    figures |= {"kept": kept, "pool": min(len(validation), RETRIEVAL_POOL)}
+    with process.main_process_first(local=False):
+        if process.should_save:
+            encoder.save_pretrained(str(folder))
+            _write_json(summary, figures)
+    if process.should_save:  # last of all, and no more needed
+        shutil.rmtree(work)
+    return figures
+
+
+def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size: int = 32) -> dict[str, float]:
+    """
+    How often the nearest text by cosine is the right one, among the first 100 `pairs`, in both directions.
+
+    Pairs that share a text cannot be told apart by it, so any of them is right.
+    """
+    pairs = pairs.select(range(min(len(pairs), RETRIEVAL_POOL)))
+    reasonings, condensed = (list(pairs[column]) for column in PAIR)
+    similarity = encoder.similarity(*(encode_texts(encoder, texts, batch_size) for texts in (reasonings, condensed)))
+
+    def accuracy(similarity: torch.Tensor) -> float:
+        nearest = similarity.argmax(1).tolist()
+        right = [reasonings[i] == reasonings[j] or condensed[i] == condensed[j] for i, j in enumerate(nearest)]
+        return sum(right) / len(right)
+
+    return {"reasoning_to_condensed": accuracy(similarity), "condensed_to_reasoning": accuracy(similarity.T)}
+
+
+def encode_texts(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> torch.FloatTensor:
+    """Embeds texts, (number of texts, embedding_dim), as a plain tensor that a loss can use as its target."""
+    embeddings = encoder.encode(list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
+    return embeddings.clone()  # encode() gives inference tensors, which autograd refuses
+
+
+def encode_thoughts(encoder: SentenceTransformer, thoughts: torch.FloatTensor) -> torch.FloatTensor:
+    """
+    Embeds implicit tokens, (batch, K, base hidden) → (batch, embedding_dim), with gradient.
+
+    They enter as if they were the base's states at layer `start`.
+    """
+    mask = torch.ones(thoughts.shape[:2], dtype=torch.long, device=thoughts.device)
+    return encoder({"input_features": thoughts, "attention_mask": mask})["sentence_embedding"]
+
+
+class _Trainer(SentenceTransformerTrainer):
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        # The base stays where it is; the stock method would load it a second time, by name.
+        _load_weights(self.model, Path(checkpoint_path))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        # transformers calls this in every process, sentence-transformers expects the first only.
+        if self.args.should_save:
+            super()._save(output_dir, state_dict)
+
+
+def _train_phase(
+    encoder: SentenceTransformer,
+    train: Dataset,
+    validation: Dataset,
+    phase: Phase,
+    temperature: float,
+    arguments: SentenceTransformerTrainingArguments,
+) -> dict[str, float]:
+    """Trains one phase, from its last whole checkpoint if there is one, and returns its validation figures."""
+    encoder.requires_grad_(True)
+    encoder[0].requires_grad_(phase.train_layers)
+    loss = MultipleNegativesRankingLoss(
+        encoder, scale=1 / temperature, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+    )
+    trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(Path(arguments.output_dir)))
+    figures = {"loss": trainer.evaluate()["eval_loss"]}
+    return figures | retrieval_accuracy(encoder, validation, arguments.per_device_eval_batch_size)
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest of the Trainer's checkpoints whose last file, trainer_state.json, was written to its end."""
+    checkpoints = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        return str(checkpoint)
+    return None
+
+
+def _assemble(module: ReasoningModule, embedding_dim: int) -> ReasoningEncoder:
+    width, base = module.get_embedding_dimension(), module.base_model_name_or_path
+    card = SentenceTransformerModelCardData(
+        task_name="judging whether implicit tokens mean what a reasoning says",
+        generate_widget_examples=False,
+        local_files_only=True,
+    )
+    if base and not os.path.isdir(base):
+        card.base_model = base
+    modules = [module, Pooling(width, "mean"), Dense(width, embedding_dim, activation_function=nn.Identity())]
+    device = str(module.language_model.get_input_embeddings().weight.device)
+    return ReasoningEncoder(modules=modules, device=device, model_card_data=card)
+
+
+def _load_weights(encoder: SentenceTransformer, folder: Path) -> None:
+    """Puts the weights of a saved encoder into this one, whose base stays."""
+    ReasoningModule.load_torch_weights(str(folder), model=encoder[0])
+    Dense.load_torch_weights(str(folder), subfolder=_dense_folder(folder), model=encoder[2])
+
+
+def _dense_folder(folder: Path) -> str:
+    return json.loads((folder / "modules.json").read_text())[2]["path"]
+
+
+def _frozen(encoder: SentenceTransformer) -> SentenceTransformer:
+    return encoder.requires_grad_(False).eval()
+
+
+def _mean_accuracy(figures: dict[str, float]) -> float:
+    return (figures["reasoning_to_condensed"] + figures["condensed_to_reasoning"]) / 2
+
+
+def _describe(phase: Phase, figures: dict[str, float], kept: str) -> str:
+    return (
+        f"reasoning encoder, phase {phase.name}: validation loss {figures['loss']:.4f}, "
+        f"retrieval {figures['reasoning_to_condensed']:.1%} from reasoning to condensed, "
+        f"{figures['condensed_to_reasoning']:.1%} back"
+        + ("" if kept == phase.name else f"; worse than phase {kept}, whose weights are kept")
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

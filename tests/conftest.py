@@ -1,0 +1,106 @@
+"""Tiny random models that are written in a second and behave like the real ones."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed  # noqa: E402
+from transformers.models.auto.configuration_auto import AutoConfig  # noqa: E402
+
+from modeling_semcot import SemCoTForCausalLM  # noqa: E402
+from semcot.tokenization import build_tokenizer  # noqa: E402
+
+torch.set_num_threads(1)
+
+FAMILIES = ("llama", "mistral", "qwen2", "gpt2")
+TEXTS = (
+    "Paige had 11 songs on her player. If she deleted 9 old songs and added 8 new ones, how many songs does she have?",
+    "A coin is heads up. rushawn flips the coin. yerania does not flip the coin. Is the coin still heads up?",
+    "The answer is 1234567890. yes no Question: Answer: Think step by step, then give the final answer.",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tiny_base_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of about 300 tokens, trained on three sentences; with or without a chat format."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = CHAT_TEMPLATE if chat else None
+    return fast
+
+
+def tiny_language_model(family: str = "llama", vocab_size: int = 330, seed: int = 0, **options):
+    """A random causal LM: 4 layers of width 32."""
+    set_seed(seed)
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        # Wide enough that greedy choices are clear: two tokens are never equally likely but for rounding.
+        "initializer_range": 0.2,
+    }
+    if family == "gpt2":
+        sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    else:
+        sizes |= {"intermediate_size": 64, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(family, **(sizes | options))
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def tiny_semcot(family: str = "llama", generator: int | None = 2, chat: bool = True, num_thoughts: int = 3, **options):
+    """A tiny SemCoT model and its tokenizer; the generator is the base's first layers, or a narrower model."""
+    tokenizer, prompt_template = build_tokenizer(tiny_base_tokenizer(chat), num_thoughts)
+    base = tiny_language_model(family)
+    if generator is None:
+        generator = tiny_language_model(family, hidden_size=16, num_hidden_layers=2, seed=1)
+    model = SemCoTForCausalLM.from_components(
+        base,
+        generator,
+        num_thoughts=num_thoughts,
+        tokenizer=tokenizer,
+        prompt_template=prompt_template,
+        **options,
+    )
+    return model, tokenizer
+
+
+@pytest.fixture
+def semcot():
+    return tiny_semcot()
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """An adapter checkpoint with its base in `models/` beside it; returns its folder."""
+    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama", checkpoint_kind="adapter")
+    model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
+    tokenizer.save_pretrained(tmp_path / "models" / "tiny-llama")
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,255 @@
+"""Saving and loading: both kinds of checkpoint, every Auto class, wrong and broken files, LoRA."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, ROOT, TEXTS, tiny_language_model, tiny_semcot
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from configuration_semcot import SemCoTConfig
+from modeling_semcot import SemCoTForCausalLM, find_base
+
+IN_A_FRESH_PROCESS = """
+import sys, torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+path, question = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+batch = tokenizer([question], return_tensors="pt")
+logits = [
+    auto.from_pretrained(path, trust_remote_code=True)(**batch).logits for auto in (AutoModel, AutoModelForCausalLM)
+]
+assert torch.equal(*logits)
+torch.save(logits[0], "logits.pt")
+answer = pipeline("text-generation", model=path, trust_remote_code=True, max_new_tokens=4, do_sample=False)
+string = answer(question, return_full_text=False)[0]["generated_text"]
+chat = answer([{"role": "user", "content": question}])[0]["generated_text"][-1]["content"]
+batched = answer([question, question + " Now?"], batch_size=2, return_full_text=False)
+assert string == chat == batched[0][0]["generated_text"], (string, chat, batched)
+"""
+
+
+def logits_of(model, tokenizer):
+    return model(**tokenizer(list(TEXTS), return_tensors="pt", padding=True)).logits
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("generator", [2, None], ids=["first_layers", "named"])
+def test_reload_is_bitwise(family, kind, generator, tmp_path):
+    model, tokenizer = tiny_semcot(family, generator, base_model_name_or_path="someone/base")
+    model.language_model.save_pretrained(tmp_path / "models" / "base")
+    model.save_pretrained(tmp_path / "checkpoint", checkpoint_kind=kind)
+    assert not list((tmp_path / "checkpoint").glob("*.bin")) and not list((tmp_path / "checkpoint").glob(".saving*"))
+    names = load_file(tmp_path / "checkpoint" / "model.safetensors").keys()
+    assert any(name.startswith("language_model.") for name in names) == (kind == "full")
+    loaded = SemCoTForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    assert loaded.config.checkpoint_kind == kind and not loaded.training
+    assert not any(p.requires_grad for p in loaded.language_model.parameters())
+    assert torch.equal(logits_of(loaded, tokenizer), logits_of(model, tokenizer))
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_fresh_process_in_an_empty_folder(adapter, kind, tmp_path):
+    if kind == "full":
+        model = SemCoTForCausalLM.from_pretrained(adapter)
+        adapter = tmp_path / "elsewhere"
+        model.save_pretrained(adapter, checkpoint_kind="full")
+        AutoTokenizer.from_pretrained(tmp_path / "checkpoint", trust_remote_code=True).save_pretrained(adapter)
+        shutil.rmtree(tmp_path / "models")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(adapter), TEXTS[0]]
+    result = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    expected = model(**tokenizer([TEXTS[0]], return_tensors="pt")).logits
+    assert torch.equal(torch.load(empty / "logits.pt", weights_only=True), expected)
+
+
+def test_what_a_checkpoint_holds(adapter):
+    names = {file.name for file in adapter.iterdir()}
+    assert names >= {"README.md", "config.json", "configuration_semcot.py", "modeling_semcot.py", "model.safetensors"}
+    config = json.loads((adapter / "config.json").read_text())
+    assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_semcot.SemCoTForCausalLM"
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    card = (adapter / "README.md").read_text()
+    for tag in ("semcot", "chain-of-thought", "implicit-reasoning", "model_hub_mixin", "pytorch_model_hub_mixin"):
+        assert f"- {tag}\n" in card
+    for line in ("pipeline_tag: text-generation", "base_model: someone/tiny-llama", "license: apache-2.0"):
+        assert line in card
+
+
+def test_card_takes_data_sets_and_details(tmp_path):
+    model, _ = tiny_semcot()
+    model.save_pretrained(tmp_path, model_card_kwargs={"datasets": ["openai/gsm8k"], "details": "## Training\n\n42 %"})
+    card = (tmp_path / "README.md").read_text()
+    assert "datasets:\n- openai/gsm8k" in card and "42 %" in card
+
+
+def test_saving_again_replaces_the_weights_and_keeps_the_card(tmp_path):
+    model, tokenizer = tiny_semcot()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    assert torch.equal(logits_of(SemCoTForCausalLM.from_pretrained(tmp_path), tokenizer), logits_of(model, tokenizer))
+    (tmp_path / "README.md").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.glob("model*.safetensors*")] == ["model.safetensors"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
+    loaded = AutoModelForCausalLM.from_pretrained(adapter, trust_remote_code=True)
+    assert type(loaded) is not SemCoTForCausalLM
+    loaded.save_pretrained(tmp_path / "again", checkpoint_kind="full")
+    again = AutoModel.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    assert torch.equal(logits_of(again, tokenizer), logits_of(loaded, tokenizer))
+
+
+def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
+    moved = tmp_path / "moved"
+    (tmp_path / "models" / "tiny-llama").rename(moved)
+    (tmp_path / "models").rmdir()
+    with pytest.raises(OSError, match="'someone/tiny-llama', (?s:could not be loaded.*base_model=.*SEMCOT_BASE_MODEL)"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+    SemCoTForCausalLM.from_pretrained(adapter, base_model=moved)
+    SemCoTForCausalLM.from_pretrained(adapter, base_model=AutoModelForCausalLM.from_pretrained(moved))
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", str(moved))
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    monkeypatch.delenv("SEMCOT_BASE_MODEL")
+    model.config.local_base_model = str(moved)
+    model.save_pretrained(tmp_path / "hinted")
+    SemCoTForCausalLM.from_pretrained(tmp_path / "hinted")
+    assert find_base("someone/tiny-llama", adapter) == "someone/tiny-llama"
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": 64}, {"vocab_size": 400}, {"num_hidden_layers": 3}])
+def test_base_that_does_not_fit(adapter, tmp_path, wrong):
+    tiny_language_model(**wrong).save_pretrained(tmp_path / "other")
+    ((field, found),) = wrong.items()
+    with pytest.raises(ValueError, match=f"has {field} {found}, this checkpoint was trained on 'someone/tiny-llama'"):
+        SemCoTForCausalLM.from_pretrained(adapter, base_model=tmp_path / "other")
+
+
+def test_truncated_weights(adapter):
+    weights = adapter / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(OSError, match="truncated or corrupt"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+
+
+def test_missing_weights_are_never_made_up(adapter):
+    weights = load_file(adapter / "model.safetensors")
+    del weights["projection.bias"]
+    save_file(weights, adapter / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights that its config.json calls for, such as projection.bias"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+
+
+def test_adapter_without_a_name_for_its_base(tmp_path):
+    model, _ = tiny_semcot()
+    model.config.base_model_name_or_path = None
+    with pytest.raises(ValueError, match="it must name it"):
+        model.save_pretrained(tmp_path / "x", checkpoint_kind="adapter")
+    assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+def test_default_config_is_sheared_llama():
+    config = SemCoTConfig()
+    text = config.text_config
+    assert (text.num_hidden_layers, text.hidden_size, text.num_attention_heads) == (24, 2048, 16)
+    assert (text.intermediate_size, text.vocab_size, text.tie_word_embeddings) == (5504, 32000, False)
+    assert config.generator_config.hidden_size < text.hidden_size
+    assert config.answer_cue == "\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_thoughts": 0}, {"thought_offset": 2}, {"checkpoint_kind": "half"}, {"prompt_template": "{question}"}],
+)
+def test_config_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SemCoTConfig(**wrong)
+
+
+def test_config_round_trip(adapter):
+    config = AutoConfig.from_pretrained(adapter, trust_remote_code=True)
+    assert config.num_thoughts == 3 and config.thought_token_id == 330 and config.share_embeddings
+    assert config.text_config.num_hidden_layers == 4 and config.generator_config.num_hidden_layers == 2
+    assert "{question}" in config.prompt_template
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_loading_options(adapter, kind, tmp_path):
+    folder = adapter
+    if kind == "full":
+        folder = tmp_path / "full"
+        SemCoTForCausalLM.from_pretrained(adapter).save_pretrained(folder, checkpoint_kind="full")
+    for dtype in (torch.bfloat16, torch.float16):
+        model = SemCoTForCausalLM.from_pretrained(folder, dtype=dtype)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+    model = SemCoTForCausalLM.from_pretrained(folder, device_map="cpu")
+    assert model.device.type == "cpu"
+    for implementation in ("eager", "sdpa"):
+        model = SemCoTForCausalLM.from_pretrained(folder, attn_implementation=implementation)
+        parts = (model.language_model, model.generator)
+        assert {part.config._attn_implementation for part in parts} == {implementation}
+
+
+def test_attention_implementations_agree(adapter):
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    eager, sdpa = (
+        logits_of(SemCoTForCausalLM.from_pretrained(adapter, attn_implementation=name), tokenizer)
+        for name in ("eager", "sdpa")
+    )
+    torch.testing.assert_close(eager[:, -1], sdpa[:, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_lora_on_the_generator(adapter, tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    lora = get_peft_model(model, LoraConfig(r=4, target_modules=r"generator\..*\.(q_proj|v_proj)"))
+    trained = [name for name, p in lora.named_parameters() if p.requires_grad]
+    assert trained and all("generator" in name and "lora" in name for name in trained)
+    batch = tokenizer(list(TEXTS), return_tensors="pt", padding=True)
+    before = lora(**batch).logits
+    optimizer = torch.optim.SGD([p for p in lora.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        lora(**batch).logits.square().mean().backward()
+        optimizer.step()
+    after = lora.eval()(**batch).logits
+    assert not torch.allclose(before, after)
+    lora.save_pretrained(tmp_path / "lora")
+    again = PeftModel.from_pretrained(SemCoTForCausalLM.from_pretrained(adapter), tmp_path / "lora")
+    torch.testing.assert_close(again(**batch).logits, after)
+    assert again.generate(**batch, max_new_tokens=2).shape[0] == 3
+
+
+def test_quantising_a_full_checkpoint_is_refused(tmp_path):
+    model, _ = tiny_semcot()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="save it as an adapter"):
+        SemCoTForCausalLM.from_pretrained(tmp_path, quantization_config=object())
+
+
+def test_the_clone_is_a_checkpoint():
+    """The repository's root: config, tokenizer, card and weights fit each other; no base is needed to see that."""
+    config = AutoConfig.from_pretrained(ROOT, trust_remote_code=True)
+    assert config.checkpoint_kind == "adapter" and config.local_base_model is None
+    weights = Path(ROOT / "model.safetensors")
+    assert weights.stat().st_size <= 64 * 2**20
+    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
+    assert tokenizer.convert_tokens_to_ids("<thought>") == config.thought_token_id
+    assert tokenizer("How many?").input_ids.count(config.thought_token_id) == config.num_thoughts

@@ -1,0 +1,294 @@
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from semcot import data
+from semcot.data import COLUMNS, load_problems, shared_questions, split_validation, without
+
+DATA = Path(os.environ.get("SEMCOT_DATA_DIR", Path(__file__).resolve().parents[2] / "shared" / "data"))
+RECORDS = [
+    {"question": " How many are 2 and 3? ", "reasoning": "2 + 3 = 5.", "condensed_reasoning": "2 + 3 = 5", "answer": 5},
+    {"question": "Heads, is it?", "reasoning": "It is, yes.", "condensed_reasoning": "heads", "answer": "yes "},
+]
+LOADED = [
+    {"question": "How many are 2 and 3?", "reasoning": "2 + 3 = 5.", "condensed_reasoning": "2 + 3 = 5", "answer": "5"},
+    {"question": "Heads, is it?", "reasoning": "It is, yes.", "condensed_reasoning": "heads", "answer": "yes"},
+]
+
+
+def needs(name):
+    return pytest.mark.skipif(not (DATA / name).exists(), reason=f"{DATA / name} is not there")
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """No test may reach the Hub; those that need it replace this."""
+    monkeypatch.delenv("SEMCOT_DATA_DIR", raising=False)
+
+    def unreachable(*_, **__):
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(data, "load_dataset", unreachable)
+
+
+def write(path, records):
+    if path.suffix == ".json":
+        path.write_text(json.dumps(records))
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    else:
+        Dataset.from_list(
+            [{k: v if v is None else str(v) for k, v in record.items()} for record in records]
+        ).to_parquet(path)
+    return path
+
+
+ALL_FORMATS = pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+
+
+class TestFiles:
+    @ALL_FORMATS
+    def test_every_format_gives_the_same_problems(self, tmp_path, suffix):
+        loaded = load_problems(write(tmp_path / f"own{suffix}", RECORDS))
+        assert loaded.column_names == list(COLUMNS)
+        assert loaded.to_list() == LOADED
+
+    @ALL_FORMATS
+    def test_query_is_taken_for_question_and_missing_reasoning_is_empty(self, tmp_path, suffix):
+        file = write(tmp_path / f"own{suffix}", [{"query": "One and one?", "answer": "2", "full_answer": "Two."}])
+        assert load_problems(str(file)).to_list() == [
+            {"question": "One and one?", "reasoning": "", "condensed_reasoning": "", "answer": "2"}
+        ]
+
+    @ALL_FORMATS
+    @pytest.mark.parametrize("column, value", [("answer", None), ("answer", "  "), ("question", "")])
+    def test_a_record_without_question_or_answer_is_refused_with_its_place(self, tmp_path, suffix, column, value):
+        file = write(tmp_path / f"own{suffix}", [*RECORDS, {**RECORDS[1], column: value}])
+        place = {".json": "record 3", ".jsonl": "line 3", ".csv": "line 4", ".parquet": "row 3"}[suffix]
+        with pytest.raises(ValueError, match=rf"own{suffix}, {place}: there is no {column}; fill it in or remove"):
+            load_problems(file)
+
+    @ALL_FORMATS
+    def test_missing_column(self, tmp_path, suffix):
+        file = write(tmp_path / f"own{suffix}", [{"question": "One and one?", "solution": "2"}])
+        with pytest.raises(ValueError, match=r"there is no answer.*its columns: question, solution"):
+            load_problems(file)
+
+    def test_numbers_become_text(self, tmp_path):
+        answers = [72, 72.0, -3, 0.5, 0, "72.0", "1,000"]
+        file = write(tmp_path / "own.json", [{"question": "How many?", "answer": answer} for answer in answers])
+        assert load_problems(file)["answer"][:] == ["72", "72", "-3", "0.5", "0", "72.0", "1,000"]
+
+    def test_an_empty_number_is_no_answer(self, tmp_path):
+        file = tmp_path / "own.parquet"
+        Dataset.from_dict({"question": ["How many?", "And?"], "answer": [1.0, float("nan")]}).to_parquet(file)
+        with pytest.raises(ValueError, match="row 2: there is no answer"):
+            load_problems(file)
+
+    def test_lines_in_quoted_csv_cells_count(self, tmp_path):
+        file = tmp_path / "own.csv"
+        file.write_text('question,answer\n"Which?\nA. this\nB. that",A\nWhat?,\n')
+        with pytest.raises(ValueError, match="line 5: there is no answer"):
+            load_problems(file)
+
+    def test_byte_order_mark(self, tmp_path):
+        file = tmp_path / "own.csv"
+        file.write_text("question,answer\nWhat?,A\n", encoding="utf-8-sig")
+        assert load_problems(file)["question"][:] == ["What?"]
+
+    @pytest.mark.parametrize(
+        "name, content, message",
+        [
+            ("own.json", '{"question": "What?", "answer": "A"}', r"own.json must hold a list of objects, not a dict"),
+            ("own.json", '["What?"]', r"own.json, record 1: must be an object .*not a str"),
+            ("own.json", '[{"question": "What?", "answer": true}]', r"answer must be text or a number, not True"),
+            ("own.json", "[{", r"own.json is not JSON: .*line 1"),
+            ("own.json", "[]", r"own.json holds no problem"),
+            ("own.jsonl", '{"question": "What?", "answer": "A"}\n{"question"\n', r"own.jsonl, line 2, is not JSON"),
+            ("own.csv", "question,answer\nWhat, then?,A\n", r"own.csv, line 2, has more cells than the header"),
+            ("own.csv", "", r"own.csv holds no problem"),
+            ("own.parquet", "question", r"own.parquet is not Parquet"),
+            ("own.txt", "What?", r"own.txt' is no known data set \(multiarith, .*\.json, \.jsonl, \.csv, \.parquet"),
+        ],
+    )
+    def test_bad_files(self, tmp_path, name, content, message):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=message):
+            load_problems(tmp_path / name)
+
+    def test_not_utf_8(self, tmp_path):
+        (tmp_path / "own.csv").write_bytes(b"question,answer\ncaf\xe9?,A\n")
+        with pytest.raises(ValueError, match="own.csv is not UTF-8"):
+            load_problems(tmp_path / "own.csv")
+
+    def test_no_such_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no file .*none.json"):
+            load_problems(tmp_path / "none.json")
+
+    def test_the_first_so_many(self, tmp_path):
+        file = write(tmp_path / "own.json", RECORDS)
+        assert load_problems(file, num_samples=1).to_list() == LOADED[:1]
+        assert len(load_problems(file, num_samples=9)) == 2
+        with pytest.raises(ValueError, match="num_samples is 0"):
+            load_problems(file, num_samples=0)
+
+
+class TestNames:
+    def test_unknown_name(self):
+        with pytest.raises(ValueError, match="'multi_arith' is no known data set .*multiarith.*synthetic_coin_flip"):
+            load_problems("multi_arith")
+
+    def test_unknown_split(self):
+        with pytest.raises(ValueError, match="'test'.*train, eval"):
+            load_problems("synthetic_arithmetic", "test")
+
+    @pytest.mark.parametrize("name", ["synthetic_arithmetic", "synthetic_coin_flip"])
+    def test_synthetic(self, name):
+        assert len(load_problems(name)) == 1000
+        drawn = load_problems(name, num_samples=50, seed=2)
+        assert drawn.column_names == list(COLUMNS) and len(drawn) == 50
+        assert drawn.to_list() == load_problems(name, num_samples=50, seed=2).to_list()
+        assert not shared_questions(drawn, load_problems(name, "eval", num_samples=50, seed=2))
+
+    def test_synthetic_options(self):
+        stories = load_problems("synthetic_arithmetic", num_samples=20, steps=(3, 3))
+        assert all(condensed.count("=") == 3 for condensed in stories["condensed_reasoning"])
+        flips = load_problems("synthetic_coin_flip", num_samples=20, people=[2, 2])
+        assert all(question.count("the coin.") == 2 for question in flips["question"])
+
+    def test_options_are_for_synthetic_problems_only(self, tmp_path):
+        with pytest.raises(ValueError, match="people: only for synthetic_arithmetic and synthetic_coin_flip"):
+            load_problems(write(tmp_path / "own.json", RECORDS), people=(1, 2))
+
+    def test_folder_of_data_sets(self, tmp_path, monkeypatch):
+        (tmp_path / "svamp").mkdir()
+        write(tmp_path / "svamp" / "train.json", RECORDS)
+        monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
+        assert load_problems("svamp").to_list() == LOADED
+        with pytest.raises(FileNotFoundError, match=r"svamp \(eval\).*there is no .*eval.json.*ChilleD/SVAMP.*offline"):
+            load_problems("svamp", "eval")
+
+    def test_neither_folder_nor_hub(self):
+        with pytest.raises(FileNotFoundError, match="SEMCOT_DATA_DIR is not set.*openai/gsm8k.*Go online, or set"):
+            load_problems("gsm8k")
+
+    @pytest.mark.parametrize(
+        "name, split, asked, row, expected",
+        [
+            (
+                "multiarith",
+                "eval",
+                ("ChilleD/MultiArith", None, "test"),
+                {"question": " How many? ", "final_ans": "8"},
+                {"question": "How many?", "answer": "8"},
+            ),
+            (
+                "gsm8k",
+                "train",
+                ("openai/gsm8k", "main", "train"),
+                {"question": "How many?", "answer": "She has 48/2 = <<48/2=24>>24.\nThat is 24.\n#### 24"},
+                {"question": "How many?", "reasoning": "She has 48/2 = 24.\nThat is 24.", "answer": "24"},
+            ),
+            (
+                "svamp",
+                "train",
+                ("ChilleD/SVAMP", None, "train"),
+                {"Body": "He has 8 bags.", "Question": "How many?", "Equation": "( 8.0 - 3.0 )", "Answer": "5.0"},
+                {"question": "He has 8 bags. How many?", "reasoning": "( 8.0 - 3.0 ) = 5", "answer": "5"},
+            ),
+            (
+                "commonsense_qa",
+                "eval",
+                ("tau/commonsense_qa", None, "validation"),
+                {"question": "Where?", "choices": {"label": ["A", "B"], "text": ["here", "there"]}, "answerKey": "B"},
+                {"question": "Where?\nChoices:\nA. here\nB. there", "answer": "B"},
+            ),
+            (
+                "coin_flip",
+                "train",
+                ("skrishna/coin_flip", None, "train"),
+                {"inputs": "Q: A coin is heads up. al flips the coin. bo does not flip the coin.", "targets": "no"},
+                {"question": "Q: A coin is heads up. al flips the coin. bo does not flip the coin.", "answer": "no"},
+            ),
+        ],
+    )
+    def test_from_the_hub(self, monkeypatch, name, split, asked, row, expected):
+        calls = []
+
+        def load_dataset(path, config, split):
+            calls.append((path, config, split))
+            return Dataset.from_list([row])
+
+        monkeypatch.setattr(data, "load_dataset", load_dataset)
+        assert load_problems(name, split).to_list() == [{"reasoning": "", "condensed_reasoning": "", **expected}]
+        assert calls == [asked]
+
+    def test_coin_flips_from_the_hub_have_two_people_in_train_and_four_in_eval(self, monkeypatch):
+        rows = [{"inputs": "Q: Heads. " + "al flips the coin. " * people, "targets": "yes"} for people in (1, 2, 3, 4)]
+        monkeypatch.setattr(data, "load_dataset", lambda *_, **__: Dataset.from_list(rows))
+        for split, people in (("train", 2), ("eval", 4)):
+            assert [q.count("flips") for q in load_problems("coin_flip", split)["question"]] == [people]
+        del rows[3]
+        with pytest.raises(ValueError, match="no problem with 4 people"):
+            load_problems("coin_flip", "eval")
+
+
+class TestSplits:
+    def test_validation_is_a_part_and_the_same_each_time(self):
+        problems = load_problems("synthetic_coin_flip", num_samples=100)
+        train, validation = split_validation(problems, 0.1, seed=3)
+        assert (len(train), len(validation)) == (90, 10)
+        assert set(train["question"]) | set(validation["question"]) == set(problems["question"])
+        again = split_validation(problems, 0.1, seed=3)[1]
+        assert validation.to_list() == again.to_list() != split_validation(problems, 0.1, seed=4)[1].to_list()
+
+    @pytest.mark.parametrize("fraction", [0, 1, 5])
+    def test_validation_needs_a_share(self, fraction):
+        with pytest.raises(ValueError):
+            split_validation(load_problems("synthetic_coin_flip", num_samples=10), fraction, seed=0)
+
+    def test_overlap_ignores_case_and_white_space(self):
+        train = Dataset.from_dict({"question": ["How  many are\nleft?", "What?", "who?"]})
+        evaluation = Dataset.from_dict({"question": ["how many are left?", "WHO?", "When?"]})
+        shared = shared_questions(train, evaluation)
+        assert shared == {"how many are left?", "who?"}
+        assert without(train, shared)["question"][:] == ["What?"]
+        assert without(evaluation, ["WHEN? "])["question"][:] == ["how many are left?", "WHO?"]
+        assert len(without(train, set())) == 3
+
+
+class TestRealFiles:
+    @needs("multiarith/eval.json")
+    def test_six_of_180_multiarith_evaluation_questions_stand_in_train(self, monkeypatch):
+        monkeypatch.setenv("SEMCOT_DATA_DIR", str(DATA))
+        train, evaluation = load_problems("multiarith"), load_problems("multiarith", "eval")
+        assert (len(train), len(evaluation)) == (420, 180)
+        shared = shared_questions(train, evaluation)
+        assert sum(" ".join(question.lower().split()) in shared for question in evaluation["question"]) == 6
+        assert not shared_questions(without(train, shared), evaluation)
+
+    @needs("coin_flip/eval.json")
+    def test_coin_flip_has_two_people_in_train_and_four_in_eval(self, monkeypatch):
+        monkeypatch.setenv("SEMCOT_DATA_DIR", str(DATA))
+        for split, people in data.COIN_FLIP_PEOPLE.items():
+            problems = load_problems("coin_flip", split)
+            assert {question.count("the coin.") for question in problems["question"]} == {people}
+            assert set(problems["answer"]) == {"yes", "no"}
+
+    @pytest.mark.parametrize("name", ["gsm8k", "svamp", "commonsense_qa"])
+    def test_train_files(self, monkeypatch, name):
+        if not (DATA / name / "train.json").exists():
+            pytest.skip(f"{DATA / name} is not there")
+        monkeypatch.setenv("SEMCOT_DATA_DIR", str(DATA))
+        problems = load_problems(name)
+        assert len(problems) >= 700
+        assert not any("<<" in reasoning for reasoning in problems["reasoning"])

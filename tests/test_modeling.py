@@ -1,0 +1,366 @@
+"""The model: forward, thoughts, gradients, and generation in all its modes."""
+
+import pytest
+import torch
+from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
+from transformers import GenerationConfig, TextStreamer
+
+from modeling_semcot import SemCoTForCausalLM
+
+QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
+
+
+def prompts(tokenizer, questions=QUESTIONS[:3], **kwargs):
+    return tokenizer(list(questions), return_tensors="pt", padding=True, **kwargs)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.mark.parametrize("generator", [2, None], ids=["first_layers", "named"])
+def test_forward_outputs(family, generator):
+    model, tokenizer = tiny_semcot(family, generator)
+    batch = prompts(tokenizer)
+    labels = batch.input_ids.clone()
+    labels[(batch.attention_mask == 0) | (labels == model.config.thought_token_id)] = -100
+    output = model(**batch, labels=labels, use_cache=True)
+    rows, length = batch.input_ids.shape
+    assert output.logits.shape == (rows, length, 330)
+    assert output.thoughts.shape == (rows, 3, 32)
+    assert output.past_key_values.get_seq_length() == length
+    expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_thoughts_replace_the_placeholders(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    embeds = model.get_input_embeddings()(batch.input_ids.where(batch.input_ids < 330, 0))
+    thoughts = model.think(**batch)
+    for row in range(3):
+        embeds[row, batch.input_ids[row] == model.config.thought_token_id] = thoughts[row]
+    positions = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    expected = model.language_model(
+        inputs_embeds=embeds, attention_mask=batch.attention_mask, position_ids=positions
+    ).logits
+    torch.testing.assert_close(model(**batch).logits, expected)
+    zeroed = model(**batch, thoughts=torch.zeros_like(thoughts)).logits
+    assert not torch.allclose(zeroed, expected)
+
+
+def test_thought_offset_reads_the_state_to_the_left():
+    model, tokenizer = tiny_semcot()
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    wanted = batch.input_ids[0] == model.config.thought_token_id
+    columns = wanted.nonzero().flatten()
+    embeds = torch.where(
+        wanted[None, :, None],
+        model.thought_embedding,
+        model.get_input_embeddings()(batch.input_ids.where(batch.input_ids < 330, 0)),
+    )
+    states = model.generator(inputs_embeds=embeds).last_hidden_state
+    torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns]))
+    model.config.thought_offset = -1
+    torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns - 1]))
+
+
+def test_padding_on_either_side_changes_nothing(family):
+    model, tokenizer = tiny_semcot(family)
+    alone = [model(**prompts(tokenizer, [question])).logits[0] for question in QUESTIONS[:3]]
+    for side in ("left", "right"):
+        batch = prompts(tokenizer, padding_side=side)
+        together = model(**batch).logits
+        for row, logits in enumerate(alone):
+            torch.testing.assert_close(together[row][batch.attention_mask[row] == 1], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_cache_changes_nothing(family):
+    model, tokenizer = tiny_semcot(family)
+    batch = prompts(tokenizer)
+    answer = tokenizer([" 42"] * 3, add_special_tokens=False, return_tensors="pt").input_ids
+    ids = torch.cat([batch.input_ids, answer], dim=1)
+    mask = torch.cat([batch.attention_mask, torch.ones_like(answer)], dim=1)
+    whole = model(input_ids=ids, attention_mask=mask).logits[:, -answer.shape[1] :]
+    cache = model(**batch, use_cache=True).past_key_values
+    step = model(input_ids=answer, attention_mask=mask, past_key_values=cache)
+    assert step.thoughts is None
+    torch.testing.assert_close(step.logits, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_of_64_generates_what_each_prompt_does_alone(family):
+    model, tokenizer = tiny_semcot(family)
+    questions = [f"{TEXTS[i % 3][: 1 + i]} {i * 37}" for i in range(64)]
+    batch = prompts(tokenizer, questions)
+    together = model.generate(**batch, max_new_tokens=6, do_sample=False)[:, batch.input_ids.shape[1] :]
+    for row, question in enumerate(questions):
+        single = prompts(tokenizer, [question])
+        alone = model.generate(**single, max_new_tokens=6, do_sample=False)[0, single.input_ids.shape[1] :]
+        assert together[row][: len(alone)].tolist() == alone.tolist(), question
+
+
+def test_training_shortcut_is_exact(family):
+    """No gradient through the question, its shared beginning run once: same loss, same gradients."""
+    model, tokenizer = tiny_semcot(family)
+    batch = prompts(tokenizer, QUESTIONS[:3], padding_side="left")
+    header = len(tokenizer(model.config.prompt_template.split("{question}")[0], add_special_tokens=False).input_ids)
+    answer = tokenizer([" 42"] * 3, add_special_tokens=False, return_tensors="pt").input_ids
+
+    def gradients(ids, mask, **options):
+        model.zero_grad()
+        labels = torch.cat([torch.full_like(ids, -100), answer], dim=1)
+        output = model(
+            input_ids=torch.cat([ids, answer], dim=1),
+            attention_mask=torch.cat([mask, torch.ones_like(answer)], dim=1),
+            labels=labels,
+            **options,
+        )
+        output.loss.backward()
+        return output, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    plain, expected = gradients(batch.input_ids, batch.attention_mask)
+    # The padding of each row goes behind the header, which then is the same in every row.
+    ids, mask = batch.input_ids.clone(), batch.attention_mask.clone()
+    for row in range(3):
+        padding = int((mask[row] == 0).sum())
+        for tensor in (ids, mask):
+            tensor[row] = torch.cat(
+                [tensor[row, padding : padding + header], tensor[row, :padding], tensor[row, padding + header :]]
+            )
+    kept = answer.shape[1] + 1
+    short, found = gradients(ids, mask, logits_to_keep=kept)
+    assert short.logits.shape[1] == kept and short.past_key_values is None
+    torch.testing.assert_close(short.loss, plain.loss)
+    torch.testing.assert_close(short.thoughts, plain.thoughts, atol=1e-5, rtol=1e-5)
+    assert found.keys() == expected.keys() and len(found) > 10
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_base_is_frozen_and_in_eval_mode(semcot):
+    model, _ = semcot
+    model.train()
+    assert model.generator.training and not model.language_model.training
+    assert not any(p.requires_grad for p in model.language_model.parameters())
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"generator", "projection", "thought_embedding"}
+
+
+def test_thoughts_start_at_the_scale_of_the_embeddings(family):
+    for generator in (2, None):
+        model, tokenizer = tiny_semcot(family, generator)
+        rms = model.think(**prompts(tokenizer)).square().mean().sqrt()
+        assert 0.5 < rms / model.get_input_embeddings().weight.square().mean().sqrt() < 2
+
+
+def test_first_layers_are_copies_that_share_the_embeddings(family):
+    model, _ = tiny_semcot(family)
+    stack = model.language_model.base_model
+    layers, copies = (getattr(m, "layers", None) or m.h for m in (stack, model.generator))
+    assert len(copies) == 2
+    for layer, copy in zip(layers, copies, strict=False):
+        for (name, weight), own in zip(layer.named_parameters(), copy.parameters(), strict=True):
+            assert torch.equal(weight, own) and weight.data_ptr() != own.data_ptr(), name
+    assert not any("embed_tokens" in name or "wte" in name for name, _ in model.generator.named_parameters())
+
+
+def test_gradient_checkpointing(family):
+    model, tokenizer = tiny_semcot(family)
+    model.train()
+    batch = prompts(tokenizer)
+
+    def gradient():
+        model.zero_grad()
+        model(**batch).logits.square().mean().backward()
+        return model.thought_embedding.grad.clone()
+
+    expected = gradient()
+    model.gradient_checkpointing_enable()
+    assert model.generator.gradient_checkpointing
+    torch.testing.assert_close(gradient(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    model, tokenizer = tiny_semcot()
+    batch = prompts(tokenizer)
+    expected = model(**batch).logits
+    model.to(dtype)
+    output = model(**batch)
+    assert output.logits.dtype == output.thoughts.dtype == dtype
+    real = batch.attention_mask == 1
+    assert torch.nn.functional.cosine_similarity(output.logits.float(), expected, dim=-1)[real].min() > 0.98
+    model.generate(**batch, max_new_tokens=2)
+
+
+# ---------------------------------------------------------------------------------------------------- generation
+
+
+def generate(model, batch, **options):
+    options = {"max_new_tokens": 5, "do_sample": False, **options}
+    return model.generate(**batch, **options)
+
+
+def test_greedy_equals_repeated_forward(family):
+    model, tokenizer = tiny_semcot(family)
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    ids = batch.input_ids
+    for _ in range(5):
+        ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+    found = generate(model, batch, eos_token_id=-1)
+    assert found.tolist() == ids.tolist()
+    assert (found == model.config.thought_token_id).sum() == 3, "the caller's placeholders are put back"
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_cache": False}, {"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 2}], ids=str
+)
+def test_other_ways_to_the_same_tokens(family, options):
+    model, tokenizer = tiny_semcot(family)
+    batch = prompts(tokenizer, QUESTIONS[:1] if "prompt_lookup_num_tokens" in options else QUESTIONS[:3])
+    if "cache_implementation" in options:
+        options = {**options, "disable_compile": True}
+    expected = generate(model, batch)
+    assert generate(model, batch, **options).tolist() == expected.tolist()
+
+
+def test_assisted_generation(family):
+    model, tokenizer = tiny_semcot(family)
+    assistant = tiny_language_model(family, seed=5)
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    assert generate(model, batch, assistant_model=assistant).tolist() == generate(model, batch).tolist()
+
+
+def test_beams_and_sampling_call_the_generator_once(semcot, monkeypatch):
+    model, tokenizer = semcot
+    calls = []
+    think = model.think
+    monkeypatch.setattr(model, "think", lambda *a, **k: calls.append(1) or think(*a, **k))
+    batch = prompts(tokenizer)
+    beams = generate(
+        model, batch, num_beams=4, num_return_sequences=2, return_dict_in_generate=True, output_scores=True
+    )
+    assert beams.sequences.shape[0] == 6 and len(calls) == 1
+    assert torch.equal(beams.sequences[::2, : batch.input_ids.shape[1]], batch.input_ids)
+    single = generate(model, prompts(tokenizer, QUESTIONS[2:3]), num_beams=4)
+    width = single.shape[1] - len(tokenizer(QUESTIONS[2]).input_ids)
+    best = beams.sequences[4, batch.input_ids.shape[1] :][:width]
+    assert best.tolist() == single[0, -width:].tolist()
+    torch.manual_seed(0)
+    sampled = generate(model, batch, do_sample=True, temperature=5.0, num_return_sequences=8)
+    assert sampled.shape[0] == 24 and len({tuple(row.tolist()) for row in sampled[:8]}) > 1
+
+
+def test_logits_processors_never_see_an_id_outside_the_vocabulary(semcot):
+    model, tokenizer = semcot
+    assert model.config.thought_token_id >= model.config.text_config.vocab_size
+    generate(model, prompts(tokenizer), repetition_penalty=1.3, no_repeat_ngram_size=2)
+
+
+def test_streaming_shows_the_callers_prompt(semcot, capsys):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    output = generate(model, batch, streamer=TextStreamer(tokenizer))
+    assert capsys.readouterr().out.strip() == tokenizer.decode(output[0]).strip()
+
+
+def test_a_conversation_goes_on_from_its_cache(semcot):
+    model, tokenizer = semcot
+    first = prompts(tokenizer, QUESTIONS[:1])
+    turn = generate(model, first, return_dict_in_generate=True, eos_token_id=-1)
+    second = torch.cat([turn.sequences, tokenizer([QUESTIONS[4]], return_tensors="pt").input_ids], dim=1)
+    found = model.generate(
+        input_ids=second, past_key_values=turn.past_key_values, max_new_tokens=4, do_sample=False, eos_token_id=-1
+    )
+    thoughts = torch.cat([model.think(first.input_ids), model.think(second)], dim=1)
+    embeds = model.get_input_embeddings()(second.where(second < 330, 0))
+    embeds[second == model.config.thought_token_id] = thoughts[0]
+    expected = model.language_model.generate(inputs_embeds=embeds, max_new_tokens=4, do_sample=False, eos_token_id=-1)
+    assert found[0, second.shape[1] :].tolist() == expected[0].tolist()
+
+
+def test_given_thoughts_are_used(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    thoughts = model.think(**batch)
+    assert generate(model, batch, thoughts=thoughts).tolist() == generate(model, batch).tolist()
+    other = model(**batch, thoughts=thoughts.flip(0)).logits[:, -1]
+    assert not torch.allclose(other, model(**batch).logits[:, -1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiles_to_one_graph(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    expected = model(**batch).logits
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**batch).logits, expected)
+
+
+# ---------------------------------------------------------------------------------------------------- wrong use
+
+
+def test_wrong_number_of_placeholders(semcot):
+    model, tokenizer = semcot
+    none = tokenizer([QUESTIONS[0]], add_special_tokens=False, return_tensors="pt")
+    twice = tokenizer([QUESTIONS[0] + "<thought>"], return_tensors="pt")
+    for batch, count in ((none, 0), (twice, 4)):
+        for call in (model, lambda **batch: generate(model, batch)):
+            with pytest.raises(ValueError, match=f"Row 0 holds {count} <thought> .* exactly 3"):
+                call(**batch)
+
+
+def test_labels_on_placeholders(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    with pytest.raises(ValueError, match="labels must be -100 on every <thought>"):
+        model(**batch, labels=batch.input_ids)
+
+
+def test_prompt_beyond_the_position_limit(semcot):
+    model, tokenizer = semcot
+    batch = tokenizer(["9" * 600], return_tensors="pt")
+    for call in (model, lambda **batch: generate(model, batch)):
+        with pytest.raises(ValueError, match="The prompt has [0-9]+ tokens, the position limit of text_config is 512"):
+            call(**batch)
+
+
+def test_ids_and_embeddings_together(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        model(**batch, inputs_embeds=torch.zeros(3, 4, 32))
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        model()
+
+
+def test_chunked_prefill_is_refused(semcot):
+    model, tokenizer = semcot
+    for options in ({"prefill_chunk_size": 4}, {"generation_config": GenerationConfig(prefill_chunk_size=4)}):
+        with pytest.raises(ValueError, match="prefill_chunk_size"):
+            generate(model, prompts(tokenizer), **options)
+
+
+def test_generator_with_other_token_ids():
+    base = tiny_language_model()
+    with pytest.raises(ValueError, match="The generator has 200 token ids, the base 330"):
+        SemCoTForCausalLM.from_components(base, tiny_language_model(vocab_size=200))
+    with pytest.raises(ValueError, match="from 1 to 4 layers of this base, got 9"):
+        SemCoTForCausalLM.from_components(base, 9)
+
+
+def test_tokenizers_that_differ_are_refused_and_padded_vocabularies_are_not():
+    from conftest import tiny_base_tokenizer
+
+    own = tiny_base_tokenizer()
+    padded = tiny_language_model(vocab_size=336, hidden_size=16)
+    SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=own, generator_tokenizer=own)
+    other = tiny_base_tokenizer()
+    other.add_tokens(["extra"])
+    vocabulary = other.get_vocab()
+    assert vocabulary["extra"] >= 300
+    wider = tiny_base_tokenizer()
+    wider.add_tokens(["something", "extra"])
+    with pytest.raises(ValueError, match="other token ids than the base: 1 tokens differ"):
+        SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=wider, generator_tokenizer=other)

@@ -1,0 +1,366 @@
+"""Stage 1: the reasoning encoder, on tiny random bases of the four supported kinds."""
+
+import json
+import multiprocessing
+import os
+import signal
+import string
+
+import pytest
+import torch
+from conftest import FAMILIES, tiny_base_tokenizer, tiny_language_model
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForCausalLM
+
+from semcot import reasoning_encoder
+from semcot.reasoning_encoder import (
+    Phase,
+    build_reasoning_encoder,
+    encode_texts,
+    encode_thoughts,
+    load_reasoning_encoder,
+    retrieval_accuracy,
+    train_reasoning_encoder,
+)
+from semcot.tokenization import build_tokenizer
+
+TEXTS = ["She had 9 old songs", "yes", "rushawn flips the coin and yerania does not"]
+
+
+def make_base(family: str = "llama", depth: int = 6, **options):
+    model = tiny_language_model(family, num_hidden_layers=depth, **options)
+    for name, parameter in model.named_parameters():  # away from one and zero, or a forgotten one would not be seen
+        if "norm" in name or "ln_" in name or "wpe" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.5)
+    return model
+
+
+def make_encoder(family: str = "llama", start: int | None = None, end: int | None = None, **options):
+    base = make_base(family, **options)
+    return build_reasoning_encoder(base, tiny_base_tokenizer(), start, end, embedding_dim=24)
+
+
+def make_pairs(count: int, seed: int = 0) -> Dataset:
+    """Pairs that name the same letters."""
+    generator = torch.Generator().manual_seed(seed)
+    letters = [[string.ascii_lowercase[i] for i in torch.randperm(26, generator=generator)[:6]] for _ in range(count)]
+    return Dataset.from_dict(
+        {
+            "question": ["" for _ in letters],
+            "reasoning": [f"first {' then '.join(row)}" for row in letters],
+            "condensed_reasoning": [" ".join(row) for row in letters],
+        }
+    )
+
+
+def weights(encoder) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("start, end", [(3, 5), (0, 2), (2, 6)])
+def test_text_passes_the_base_up_to_start_and_copies_up_to_end(family, start, end):
+    encoder = make_encoder(family, start, end)
+    module = encoder[0]
+    batch = module.preprocess(TEXTS)
+    states = module.language_model(**batch, output_hidden_states=True).hidden_states
+    real = batch["attention_mask"].bool()
+
+    assert torch.equal(module.base_states(**batch)[real], states[start][real])
+    got = module(dict(batch))["token_embeddings"]
+    backbone = module.language_model.base_model
+    norm = backbone.ln_f if family == "gpt2" else backbone.norm
+    want = states[end] if end == 6 else norm(states[end])  # the last of transformers' states is normed already
+    torch.testing.assert_close(got[real], want[real])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_layer_types_and_attention_follow_the_cut(family):
+    options = {}
+    if family == "qwen2":
+        options = {
+            "use_sliding_window": True,
+            "sliding_window": 2,
+            "layer_types": ["full_attention", "sliding_attention"] * 3,
+        }
+    encoder = make_encoder(family, 3, 5, **options)
+    module = encoder[0]
+    batch = module.preprocess(TEXTS[2:])
+    for implementation in ("eager", "sdpa"):  # changed on the base, after the encoder was built
+        module.language_model.set_attn_implementation(implementation)
+        states = module.language_model(**batch, output_hidden_states=True).hidden_states
+        torch.testing.assert_close(module.base_states(**batch), states[3])
+        through = module({"input_features": states[3], "attention_mask": batch["attention_mask"]})["token_embeddings"]
+        torch.testing.assert_close(through, module(dict(batch))["token_embeddings"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_above_start_are_not_run_and_the_base_is_not_changed(family):
+    encoder = make_encoder(family, 3, 5)
+    base = encoder[0].language_model
+    before, config = weights(base), base.config.to_dict()
+    layers = base.base_model.h if family == "gpt2" else base.base_model.layers
+    assert len(layers) == 6
+    for layer in layers[3:]:
+        layer.register_forward_hook(lambda *_: pytest.fail("an upper layer of the base ran"))
+    encoder(encoder[0].preprocess(TEXTS))["sentence_embedding"].sum().backward()
+    assert_same(before, base.state_dict())
+    assert base.config.to_dict() == config
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in base.parameters())
+    own = {parameter.data_ptr() for parameter in encoder.parameters()}
+    assert own.isdisjoint(parameter.data_ptr() for parameter in base.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(family, side):
+    encoder = make_encoder(family)
+    together = encode_texts(encoder, TEXTS)
+    torch.testing.assert_close(together, torch.cat([encode_texts(encoder, [text]) for text in TEXTS]))
+
+    ids = encoder[0].preprocess(TEXTS[:1])["input_ids"]
+    zeros = torch.zeros(1, 3, dtype=torch.long)
+    parts, masks = [ids, zeros], [torch.ones_like(ids), zeros]
+    if side == "left":
+        parts, masks = parts[::-1], masks[::-1]
+    padded = encoder({"input_ids": torch.cat(parts, 1), "attention_mask": torch.cat(masks, 1)})
+    torch.testing.assert_close(padded["sentence_embedding"], together[:1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_thoughts_enter_at_start_with_gradient(family):
+    encoder = make_encoder(family)
+    module = encoder[0]
+    batch = module.preprocess(TEXTS[:1])
+    thoughts = module.base_states(**batch).requires_grad_()
+    meaning = encode_thoughts(encoder, thoughts)
+    target = encode_texts(encoder, TEXTS[:1])
+    assert meaning.shape == (1, 24)
+    torch.testing.assert_close(meaning, target)
+    (meaning * target).sum().backward()  # encode_texts gives a target that autograd takes
+    assert (thoughts.grad.abs().sum(-1) > 0).all()
+
+
+def test_low_precision_base_has_copies_in_float32():
+    base = make_base().bfloat16()
+    encoder = build_reasoning_encoder(base, tiny_base_tokenizer())
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    assert base.dtype == torch.bfloat16
+    assert encode_texts(encoder, TEXTS).shape == (3, 768)
+    thoughts = torch.randn(2, 5, 32, dtype=torch.bfloat16, requires_grad=True)
+    encode_thoughts(encoder, thoughts).sum().backward()
+    assert thoughts.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("depth, layers", [(1, (0, 1)), (2, (1, 2)), (30, (15, 18)), (32, (16, 20))])
+def test_default_layers_scale_with_depth(depth, layers):
+    module = make_encoder(depth=depth)[0]
+    assert (module.start, module.end) == layers
+
+
+def test_wrong_use_says_so():
+    base = make_base()
+    with pytest.raises(ValueError, match="Layers 4 to 7 do not lie within a base of 6"):
+        build_reasoning_encoder(base, tiny_base_tokenizer(), 4, 7)
+    with pytest.raises(ValueError, match="Text 1 of the batch holds no tokens"):
+        encode_texts(make_encoder(), ["yes", ""])
+    with pytest.raises(ValueError, match="lacks the columns .*'condensed_reasoning'"):
+        pairs = make_pairs(4)
+        train_reasoning_encoder(make_encoder(), pairs.remove_columns("condensed_reasoning"), pairs, "unused")
+    with pytest.raises(ValueError, match="has 1 pairs"):
+        train_reasoning_encoder(make_encoder(), make_pairs(1), make_pairs(4), "unused")
+
+
+def test_a_base_that_changes_its_input_embeddings_is_refused(monkeypatch):
+    base = make_base()
+    forward = type(base.base_model).forward
+
+    def scaled(self, input_ids=None, inputs_embeds=None, **kwargs):
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        return forward(self, inputs_embeds=2 * inputs_embeds, **kwargs)
+
+    monkeypatch.setattr(type(base.base_model), "forward", scaled)
+    with pytest.raises(ValueError, match="cannot be cut at layer 3"):
+        build_reasoning_encoder(base, tiny_base_tokenizer())
+
+
+def test_a_checkpoint_tokenizer_adds_no_thoughts():
+    base, (tokenizer, _) = make_base(), build_tokenizer(tiny_base_tokenizer(), num_thoughts=3)
+    encoder = build_reasoning_encoder(base, tokenizer)
+    want = tiny_base_tokenizer()(TEXTS[0], add_special_tokens=False).input_ids
+    assert encoder[0].preprocess(TEXTS[:1])["input_ids"].tolist() == [want]
+
+
+def test_long_texts_are_truncated():
+    encoder = build_reasoning_encoder(make_base(), tiny_base_tokenizer(), max_length=3)
+    assert torch.equal(encode_texts(encoder, ["zqxwv"]), encode_texts(encoder, ["zqx"]))
+    assert make_encoder(max_position_embeddings=64)[0].max_seq_length == 64  # the base's own limit
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_encoder_is_the_same_through_both_ways_to_load(family, tmp_path):
+    base, tokenizer = make_base(family), tiny_base_tokenizer()
+    base.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    encoder = build_reasoning_encoder(base, tokenizer, embedding_dim=24)
+    folder = tmp_path / "encoder"
+    for _ in range(2):  # the second time over the first
+        torch.nn.init.normal_(next(encoder.parameters()))
+        encoder.save_pretrained(str(folder))
+    want = encode_texts(encoder, TEXTS)
+
+    plain = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+    assert type(plain[0]).__module__.startswith("transformers_modules.")  # the shipped code, not this package
+    plain.save_pretrained(str(tmp_path / "again"))
+    again = SentenceTransformer(
+        str(tmp_path / "again"), trust_remote_code=True, device="cpu", model_kwargs={"language_model": base}
+    )
+    assert again[0].language_model is base
+    for loaded in (load_reasoning_encoder(folder), load_reasoning_encoder(folder, base), plain, again):
+        assert torch.equal(encode_texts(loaded, TEXTS), want)
+
+    suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".py", ".md", ".jinja"}
+    saved = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    own = sum(parameter.numel() * 4 for parameter in encoder.parameters())
+    assert own <= saved < own + 5000  # the base is not in it
+    assert not (folder / ".saving").exists()
+
+
+def test_loading_says_what_is_missing(tmp_path, monkeypatch):
+    encoder = make_encoder()
+    encoder.save_pretrained(str(tmp_path / "nameless"))
+    with pytest.raises(OSError, match="does not name its base"):
+        load_reasoning_encoder(tmp_path / "nameless")
+    encoder[0].base_model_name_or_path = str(tmp_path / "nowhere")
+    encoder.save_pretrained(str(tmp_path / "encoder"))
+    with pytest.raises(OSError, match="nowhere(.|\n)*language_model"):
+        load_reasoning_encoder(tmp_path / "encoder")
+    with pytest.raises(FileNotFoundError, match="holds no reasoning encoder"):
+        load_reasoning_encoder(tmp_path)
+    with pytest.raises(ValueError, match="do not fit the base"):
+        load_reasoning_encoder(tmp_path / "encoder", make_base(intermediate_size=40))
+
+    make_base().save_pretrained(tmp_path / "base")
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", str(tmp_path / "base"))
+    assert torch.equal(encode_texts(load_reasoning_encoder(tmp_path / "encoder"), TEXTS), encode_texts(encoder, TEXTS))
+
+
+@pytest.mark.parametrize("train_layers", [False, True])
+def test_a_phase_changes_what_it_should_and_nothing_else(train_layers, tmp_path):
+    encoder = make_encoder("gpt2")
+    base = encoder[0].language_model
+    before, base_before = weights(encoder), weights(base)
+    phase = Phase("only", learning_rate=1e-3, train_layers=train_layers, max_steps=3)
+    train_reasoning_encoder(encoder, make_pairs(16), make_pairs(8, seed=1), tmp_path, phases=[phase], batch_size=8)
+
+    after = weights(encoder)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if train_layers or name.startswith("2.")}
+    assert_same(base_before, base.state_dict())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters()) and not encoder.training
+
+
+def make_easy_encoder():
+    """Over a base whose states still say which letters were read."""
+    base = tiny_language_model(initializer_range=0.02)
+    return build_reasoning_encoder(base, tiny_base_tokenizer(), embedding_dim=24)
+
+
+def test_training_learns_and_saves_what_it_measured(tmp_path, capsys):
+    encoder = make_easy_encoder()
+    train, validation = make_pairs(400), make_pairs(60, seed=1)
+    untrained = retrieval_accuracy(encoder, validation)
+    phases = (Phase("dense", 1e-2, False, max_steps=30), Phase("all", 3e-3, True, max_steps=60))
+    figures = train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases)
+
+    assert figures["all"]["loss"] < figures["dense"]["loss"]
+    for way in ("reasoning_to_condensed", "condensed_to_reasoning"):
+        assert untrained[way] < 0.2 < 0.5 < figures["dense"][way]
+        assert figures["all"][way] > 0.9
+    assert figures["kept"] == "all" and figures["pool"] == 60
+    assert capsys.readouterr().out.count("retrieval") == 2
+
+    loaded = load_reasoning_encoder(tmp_path, encoder[0].language_model)
+    assert_same(weights(encoder), loaded.state_dict())
+    assert retrieval_accuracy(loaded, validation).items() <= figures["all"].items()
+    assert json.loads((tmp_path / "validation.json").read_text()) == figures
+    assert not (tmp_path / "phases").exists() and not list(tmp_path.rglob("*.bin"))
+
+
+def test_a_phase_that_makes_retrieval_worse_is_undone(tmp_path, capsys):
+    train, validation = make_pairs(200), make_pairs(40, seed=1)
+    good = Phase("dense", 1e-2, False, max_steps=20)
+    bad = Phase("all", 10.0, True, max_steps=3)
+    alone, encoder = make_easy_encoder(), make_easy_encoder()
+    train_reasoning_encoder(alone, train, validation, tmp_path / "alone", phases=[good])
+    figures = train_reasoning_encoder(encoder, train, validation, tmp_path / "both", phases=[good, bad])
+    assert figures["kept"] == "dense"
+    assert figures["all"]["reasoning_to_condensed"] < figures["dense"]["reasoning_to_condensed"]
+    assert_same(weights(alone), weights(encoder))
+    assert "worse than phase dense" in capsys.readouterr().out
+
+
+def test_retrieval_counts_pairs_that_share_a_text_as_found():
+    pairs = Dataset.from_dict({"reasoning": ["one", "two", "three"], "condensed_reasoning": ["same", "same", "same"]})
+    assert set(retrieval_accuracy(make_encoder(), pairs).values()) == {1.0}
+
+
+PHASES = (
+    Phase("dense", learning_rate=1e-2, train_layers=False, max_steps=4),
+    Phase("all", learning_rate=1e-3, train_layers=True, max_steps=4),
+)
+
+
+def run_training(folder: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+    """Trains a GPT-2 with dropout; with `kill_at`, dies by SIGKILL in that training step of this process."""
+    steps, training_step = 0, reasoning_encoder._Trainer.training_step
+
+    def counted(self, *args, **kwargs):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return training_step(self, *args, **kwargs)
+
+    torch.set_num_threads(1)
+    encoder = make_encoder("gpt2", resid_pdrop=0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reasoning_encoder._Trainer, "training_step", counted)
+        train_reasoning_encoder(
+            encoder,
+            make_pairs(24),
+            make_pairs(8, seed=1),
+            folder,
+            phases=PHASES,
+            batch_size=8,
+            save_steps=2,
+            resume_from_checkpoint=True,
+        )
+    return weights(encoder)
+
+
+def test_killed_and_resumed_training_ends_where_an_uninterrupted_run_does(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    # Dies in step 4 of the first phase; goes on from its step 2, and dies two steps later in the second phase's step 4.
+    for kill_at, reached in ((4, "dense/checkpoint-2"), (6, "all/checkpoint-2")):
+        process = spawn.Process(target=run_training, args=(str(tmp_path / "killed"), kill_at))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert (tmp_path / "killed/phases" / reached).is_dir()
+    half_written = tmp_path / "killed/phases/all/checkpoint-3"
+    half_written.mkdir()
+    (half_written / "trainer_state.json").write_text('{"global_step": 3')
+
+    whole = run_training(str(tmp_path / "whole"))
+    assert_same(run_training(str(tmp_path / "killed")), whole)
+    assert_same(run_training(str(tmp_path / "killed")), whole)  # and there is nothing left to do

@@ -1,0 +1,56 @@
+"""The prompt format: strings, chats and batches become the same prompt."""
+
+import pytest
+from conftest import TEXTS, tiny_base_tokenizer
+from transformers import AutoTokenizer
+
+from semcot.tokenization import build_tokenizer, render_prompt
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_string_and_chat_give_the_same_prompt(chat, tmp_path):
+    tokenizer, template = build_tokenizer(tiny_base_tokenizer(chat), 3)
+    tokenizer.save_pretrained(tmp_path)
+    for tokenizer in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):  # noqa: B020
+        for text in TEXTS:
+            rendered = render_prompt(tokenizer, text)
+            assert rendered == template.format(question=text, thoughts="<thought>" * 3)
+            ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+            assert ids["input_ids"] == tokenizer(rendered, add_special_tokens=False).input_ids
+            thought = tokenizer.convert_tokens_to_ids("<thought>")
+            plain = tokenizer(text).input_ids
+            assert plain.count(thought) == 3 and tokenizer.decode(plain).endswith(
+                "<thought>Answer:" if chat else "\nAnswer:"
+            )
+            if chat:
+                assert plain == ids["input_ids"]
+
+
+def test_an_instruct_base_keeps_its_format_and_a_plain_one_gets_question_and_answer():
+    _, chat = build_tokenizer(tiny_base_tokenizer(), 2)
+    assert chat == "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{thoughts}Answer:"
+    _, plain = build_tokenizer(tiny_base_tokenizer(chat=False), 2)
+    assert plain == "Question: {question}{thoughts}\nAnswer:"
+
+
+def test_earlier_turns_hold_no_thoughts():
+    tokenizer, _ = build_tokenizer(tiny_base_tokenizer(), 2)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text.count("<thought>") == 2 and text.endswith("<thought><thought>Answer:")
+    assert "<thought>" not in tokenizer.apply_chat_template(turns, tokenize=False)
+
+
+def test_the_base_tokenizer_is_left_alone():
+    base = tiny_base_tokenizer()
+    before = base("a b").input_ids
+    tokenizer, _ = build_tokenizer(base, 2)
+    assert base("a b").input_ids == before and len(tokenizer) == len(base) + 1
+    assert tokenizer.padding_side == "left"
+
+
+def test_a_template_that_changes_the_question_is_refused():
+    base = tiny_base_tokenizer()
+    base.chat_template = "{% for m in messages %}{{ m['content'] }} {{ m['content'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="as it is, once"):
+        build_tokenizer(base, 2)
