@@ -139,6 +139,7 @@ class SemCoTForCausalLM(
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        thoughts_only: bool = False,
         **kwargs,
     ) -> SemCoTOutputWithPast:
         r"""
@@ -156,6 +157,8 @@ class SemCoTForCausalLM(
             logits_to_keep (`int`):
                 Number of last positions whose logits are returned, 0 for all. When none of the question's are, no
                 gradient is carried through the base's pass over the question: nothing there is trained.
+            thoughts_only (`bool`):
+                Stop after the generator: the output holds nothing but the thoughts.
 
         Returns:
             `loss` (mean over label tokens), `logits` (`(batch, kept length, vocabulary)`), `past_key_values`,
@@ -171,6 +174,8 @@ class SemCoTForCausalLM(
                 self._check_prompt(is_thought, attention_mask, labels)
                 if thoughts is None:
                     thoughts = self.think(input_ids, attention_mask)
+                if thoughts_only:
+                    return SemCoTOutputWithPast(thoughts=thoughts)
                 thoughts = thoughts.to(inputs_embeds)
                 inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
                 if torch.is_grad_enabled() and logits_to_keep and past_key_values is None and not use_cache:

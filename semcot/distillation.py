@@ -3,9 +3,12 @@ Stage 2 of training: the generator learns implicit tokens that mean the reasonin
 
     L = alpha * (1 - cos(encoder(thoughts), encoder(reasoning))) + (1 - alpha) * CE(answer)        (paper, section 4.3)
 
-optionally with a third term: after the answer's end the base, reading the same thoughts, must also write the condensed
-reasoning (the auxiliary decoder of SIM-CoT, arXiv 2509.20317, here the frozen base itself). It costs a few more
-positions in training and nothing at inference, where decoding stops at the end of the answer.
+optionally with two more terms, which supervise the thoughts densely and cost nothing at inference:
+
+- explanation: after the answer's end the base, reading the same thoughts, must also write the condensed reasoning (the
+  auxiliary decoder of SIM-CoT, arXiv 2509.20317, here the frozen base itself).
+- lens: read with the base's token embeddings, the thoughts spell the last K tokens of the condensed reasoning (a logit
+  lens on the implicit tokens). It needs no pass of the base, so that it can also be trained ahead of the rest, cheaply.
 """
 
 from collections import defaultdict
@@ -24,10 +27,13 @@ from semcot.tokenization import render_prompt
 IGNORED = -100
 
 
-def tokenize_problems(problems: Dataset, tokenizer: PreTrainedTokenizerBase, explain: bool = False) -> Dataset:
+def tokenize_problems(
+    problems: Dataset, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, explain: bool = False
+) -> Dataset:
     """
     Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
-    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `length`.
+    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids` (the
+    last K tokens of the condensed reasoning, -100 in front of a shorter one), `length`.
     """
     eos = [tokenizer.eos_token_id]
 
@@ -37,14 +43,14 @@ def tokenize_problems(problems: Dataset, tokenizer: PreTrainedTokenizerBase, exp
 
         prompts = ids([render_prompt(tokenizer, question) for question in batch["question"]])
         answers = [answer + eos for answer in ids([f" {answer}" for answer in batch["answer"]])]
-        explanations = [[] for _ in answers]
-        if explain:
-            texts = [f" {text}" if text else "" for text in batch["condensed_reasoning"]]
-            explanations = [explanation + eos if explanation else [] for explanation in ids(texts)]
+        condensed = ids([f" {text}" if text else "" for text in batch["condensed_reasoning"]])
+        explanations = [tokens + eos if explain and tokens else [] for tokens in condensed]
+        last = [tokens[-num_thoughts:] for tokens in condensed]
         return {
             "prompt_ids": prompts,
             "answer_ids": answers,
             "explanation_ids": explanations,
+            "lens_ids": [[IGNORED] * (num_thoughts - len(tokens)) + tokens for tokens in last],
             "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
         }
 
@@ -86,6 +92,7 @@ class DistillationCollator:
                 batch["attention_mask"][i, part] = 1
             batch["labels"][i, prompt_length : prompt_length + len(answer)] = answer
             batch["explanation_labels"][i, prompt_length + len(answer) : target.stop] = explanation
+        batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
         if "reasoning_embedding" in rows[0]:
             batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
         # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
@@ -100,6 +107,8 @@ class DistillationTrainer(Trainer):
         reasoning_encoder: stage 1's encoder, frozen; needed when `alpha` > 0, with a `reasoning_embedding` column.
         alpha: weight of the semantic alignment, against the answer's cross-entropy.
         explanation_weight: weight of the cross-entropy of the condensed reasoning, 0 to leave it out.
+        lens_weight: weight of the cross-entropy of the thoughts as tokens of the condensed reasoning, 0 for none.
+        lens_only: train on the lens term alone, without a pass of the base.
     """
 
     def __init__(
@@ -108,6 +117,8 @@ class DistillationTrainer(Trainer):
         reasoning_encoder: SentenceTransformer | None = None,
         alpha: float = 0.5,
         explanation_weight: float = 0.0,
+        lens_weight: float = 0.0,
+        lens_only: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -116,6 +127,8 @@ class DistillationTrainer(Trainer):
         self.reasoning_encoder = reasoning_encoder
         self.alpha = alpha
         self.explanation_weight = explanation_weight
+        self.lens_weight = lens_weight
+        self.lens_only = lens_only
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, however large that is
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
 
@@ -128,13 +141,21 @@ class DistillationTrainer(Trainer):
     ):
         embedding = inputs.pop("reasoning_embedding", None)
         explanation_labels = inputs.pop("explanation_labels")
-        outputs = model(**inputs)
+        lens_labels = inputs.pop("lens_labels")
+        outputs = model(**inputs, thoughts_only=self.lens_only)
+        if self.lens_only:
+            loss, accuracy = self._lens(outputs.thoughts, lens_labels)
+            self._record(model, {"lens_loss": loss, "lens_accuracy": accuracy})
+            return (loss, outputs) if return_outputs else loss
         terms = {"answer_loss": outputs.loss}
         loss = (1 - self.alpha) * outputs.loss
         if self.alpha > 0:
             meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
             terms["alignment_loss"] = 1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1).mean()
             loss = loss + self.alpha * terms["alignment_loss"]
+        if self.lens_weight > 0:
+            terms["lens_loss"], terms["lens_accuracy"] = self._lens(outputs.thoughts, lens_labels)
+            loss = loss + self.lens_weight * terms["lens_loss"]
         logits = outputs.logits[:, :-1].float()
         kept = slice(-logits.shape[1], None)
         if self.explanation_weight > 0:
@@ -145,10 +166,19 @@ class DistillationTrainer(Trainer):
         labels = inputs["labels"][:, kept]
         terms["accuracy"] = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
 
-        record = self._terms["" if model.training else "eval_"]
-        for name, value in terms.items():
-            record[name].append(value.detach())
+        self._record(model, terms)
         return (loss, outputs) if return_outputs else loss
+
+    def _lens(self, thoughts: torch.FloatTensor, labels: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of the thoughts as tokens, and the share of rows that are spelt exactly."""
+        base = self.accelerator.unwrap_model(self.model)
+        logits = F.linear(thoughts, base.get_input_embeddings().weight.to(thoughts.dtype)).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        return loss, ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
+
+    def _record(self, model: nn.Module, terms: dict[str, torch.Tensor]) -> None:
+        for name, value in terms.items():
+            self._terms["" if model.training else "eval_"][name].append(value.detach())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for prefix, record in self._terms.items():

@@ -64,6 +64,14 @@ class TrainOptions:
     explanation_weight: float = field(
         default=0.0, metadata={"help": "Weight of the loss for writing the condensed reasoning from the thoughts."}
     )
+    lens_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the loss for spelling the condensed reasoning's end with the thoughts."},
+    )
+    lens_learning_rate: float = field(
+        default=5e-4, metadata={"help": "Extra phase on that loss alone: whole generator."}
+    )
+    lens_epochs: float = field(default=0.0, metadata={"help": "Extra phase on that loss alone, before the last one."})
     warmup_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: projection, thought embedding."})
     warmup_epochs: float = field(default=0.1, metadata={"help": "First phase: passes over the train split."})
     learning_rate: float = field(default=3e-4, metadata={"help": "Second phase: the whole generator."})

@@ -61,7 +61,7 @@ KINDS = {
     "flower": _kind(
         "rose, tulip, daisy, lily, sunflower, carnation, orchid, daffodil, violet, marigold",
         "red white, yellow pink, purple white, red yellow, pink purple, orange white",
-        "vase, bouquet, bucket, basket, bunch",
+        "vase, bucket, basket, pot, box",
         "picked, bought, cut, gathered",
         "gave away, sold, used, threw out",
     ),
@@ -175,15 +175,15 @@ _STORIES = """
 > {s} {items} at {k} dollars each cost {p} dollars
 
 = a + b; toy candy fruit school book flower
-. {n} [had|{gain}] {a} {things}
-. {o} [had|{gain}] {b} more {things} than {n}
-? how many {things} did {o} [have|end up with]
+. {n} [had|owned] {a} {things}[| last year| at the time]
+. {o} had {b} more {things} than {n}
+? how many {things} [did {o} have|were {o}'s]
 > {o} had {b} more than {a}, so {o} had {p} {things}
 
 = a - b; toy candy fruit school book flower
-. {n} [had|{gain}] {a} {things}
-. {o} [had|{gain}] {b} fewer {things} than {n}
-? how many {things} did {o} [have|end up with]
+. {n} [had|owned] {a} {things}[| last year| at the time]
+. {o} had {b} fewer {things} than {n}
+? how many {things} [did {o} have|were {o}'s]
 > {o} had {b} fewer than {a}, so {o} had {p} {things}
 
 = a - b; toy candy fruit school book flower treat
@@ -371,9 +371,9 @@ _STORIES = """
 = a - b, a + p; toy candy fruit school book treat
 . {n} {gain} {a} {things}
 . {o} {gain} {b} fewer {things} than {n}
-? how many {things} did [the two of them|they|both of them together] get [in all|in total]
+? how many {things} is that [together|in all|in total]
 > {o} got {b} fewer than {a}, that is {p} {things}
-> the two of them got {q} {things}
+> together that is {q} {things}
 
 = s * k, p + s; toy candy fruit school book
 . {n} has {s} {things}
@@ -404,25 +404,25 @@ _STORIES = """
 > at {k} dollars each, {he} earned {q} dollars
 
 = s - t, p * k; toy book
-. {n} had {t} {things} but needed {s} [in all|in total] for a [complete|full] [collection|set]
-. each one costs [${k}|{k} dollars]
-? how [much money|many dollars] [does|would] {he} need to [finish|complete] the [collection|set]
+. a full set has {s} {things}, and {n} owns {t} of them
+. [every missing one|each of the missing ones] can be ordered for [${k}|{k} dollars]
+? how [much money|many dollars] would it take to [order|get] all the missing ones
 > {n} is missing {p} {things}
-> at {k} dollars each, {he} needs {q} dollars
+> at {k} dollars each, they would take {q} dollars
 
 = a + b, p / k; ; prize: key ring|toy frog|sticker sheet|whistle|rubber duck|yo-yo; game: ring toss|pinball|air hockey
-. at the arcade {n} won {a} tickets playing {game} and {b} tickets [playing basketball|at a race game]
-. [a|every|one] {prize} cost {k} tickets
-? how many {prizes} could {he} [get|buy] with all the tickets
-> {n} won {p} tickets
-> at {k} tickets each, {he} could get {q} {prizes}
+. {n} got {a} tickets from {game} and {b} tickets from [a racing game|basketball|a card game]
+. [one|every] {prize} at the counter takes {k} tickets
+? how many {prizes} can {he} [take home|get] for them
+> {n} got {p} tickets
+> at {k} tickets each, {he} can get {q} {prizes}
 
 = a - b, p / k; ; big: board game|jacket|pair of shoes|ball; small: toy car|comic book|snack|notebook|puzzle
 . {n} had {a} dollars
 . {he} spent {b} of [them|the dollars] on a {big}
-? how many {smalls} at [${k}|{k} dollars] each could {he} buy with [the rest|the money {he} had left]
+? how many {smalls} for [${k}|{k} dollars] each can {he} [get|pay for] with [the rest|what is left]
 > {n} had {p} dollars left
-> at {k} dollars each, {he} could buy {q} {smalls}
+> at {k} dollars each, {he} can get {q} {smalls}
 
 = a + b, p / k; ; job: washing cars|walking dogs|raking leaves; other: mowing lawns|selling lemonade|shoveling snow
 . {n} earned [${a}|{a} dollars] {job} and [${b}|{b} dollars] {other}
@@ -484,19 +484,19 @@ _STORIES = """
 > at {k} hours each, they take {q} hours
 
 = a - b, p + c; ; game: video|computer|board|card; unit: life|point|gem|star|token
-. {n} was playing a {game} game and had {a} {units}
-. {he} lost {b} {units} [on a hard level|in the next round|to a dragon|because of a mistake]
-. {he} then won {c} {units} [in the bonus round|on the next level|by luck]
+. [halfway through|early in] a {game} game {n} had {a} {units}
+. {he} lost {b} {units} [to a dragon|because of a mistake|by bad luck]
+. {he} then won {c} {units} [in a bonus round|by luck|from another player]
 ? how many {units} [does {he} have now|did {he} have in the end|would {he} have]
 > after the loss {n} had {p} {units}
 > after the win {he} had {q} {units}
 
-= s + t, p * k; ; find: treasure|coin|crystal|hidden key|monster
-. in a [video game|computer game] {n} [gets|earns|scores] {k} points for each {find} {he} finds
-. {he} found {s} {finds} on the first level and {t} on the second [|level]
-? [what was {his} score|how many points did {he} score|how many points did {he} get]
-> {n} found {p} {finds}
-> at {k} points each, {he} scored {q} points
+= s + t, p * k; ; find: treasure|coin|crystal|hidden key|mushroom; one: forest|cave|desert; two: castle|city|tower
+. in a [treasure hunt|computer game] every {find} brings {k} points
+. {n} picked up {s} {finds} in the {one} and {t} in the {two}
+? how many points did [{he} get|that bring {him}]
+> {n} picked up {p} {finds}
+> at {k} points each, {he} got {q} points
 
 = a - b, p / k; ; sport: basketball|dodgeball|handball|quiz
 . {n}'s {sport} team scored {a} points
@@ -538,33 +538,33 @@ _STORIES = """
 > at {k} an hour, they take {q} hours
 
 = s + t, p * k; ; one: math|science|history; two: reading|spelling|music; task: problem|question
-. {n} [had|has to do|was given] {s} pages of {one} homework and {t} pages of {two} homework
-. each page has {k} {tasks} on it
-? how many {tasks} [is that in all|are there in total]
-> there are {p} pages
-> with {k} on each page, that is {q} {tasks}
+. {n} [got|has to fill in|was given] {s} worksheets in {one} and {t} worksheets in {two}
+. there are {k} {tasks} on [every|each] worksheet
+? how many {tasks} [must {he} answer|does {he} have to answer|are there altogether]
+> there are {p} worksheets
+> with {k} on each, that is {q} {tasks}
 
 = a - b, p / k; ; team: swim|chess|soccer|debate|track
-. {a} students tried out for the {team} team
-. {b} of them were [not picked|turned down], and the rest were put into {k} [equal groups|groups of the same size]
-? how many students were in each group
-> {p} students were picked
-> in {k} groups, each group had {q} students
+. {a} children came to the first day of the {team} club
+. {b} of them left [early|again], and the coach made {k} equal groups of the others
+? how many children were in [a group|each of the groups]
+> {p} children stayed
+> in {k} groups, each group had {q} children
 
 = a - b, p / k; ; pet: puppy|kitten|rabbit|hamster|parrot|canary|turtle
-. [a|the] pet [store|shop] had {a} {pets}
-. [on one day|during a sale|in a week] it sold {b} of them
-. the [rest|others] are kept in cages with {k} in each cage
-? how many cages [does it use|are there|are needed]
-> the shop has {p} {pets} left
-> with {k} in each cage, it uses {q} cages
+. [an animal shelter|a rescue home] looked after {a} {pets}
+. [in one month|over the summer|last week] {b} of them found a new home
+. the [rest|others] live in pens, {k} to a pen
+? how many pens [do they live in|are taken|are in use]
+> the shelter has {p} {pets} left
+> with {k} to a pen, they live in {q} pens
 
 = s + t, k * p; ; one: parrot|finch|rabbit|goldfinch|duck; two: canary|dove|hamster|parakeet|goose
-. [a|the] [pet store|zoo|farm] has {k} [cages|pens]
-. each one has {s} {ones} and {t} {twos} in it
-? how many animals [are there in all|does it have in total]
-> each one has {p} animals
-> {k} of them have {q} animals
+. [a wildlife park|a farm|a zoo] has {k} [enclosures|huts]
+. {s} {ones} and {t} {twos} live in each of them
+? how many animals [live there|is that in all]
+> {p} animals live together
+> {k} times as many are {q} animals
 
 = s + t, p * k; ; job: bakery|bookstore|gas station|library|car wash|garden center
 . {n} [works|has a job] at a {job} and makes [${k}|{k} dollars] an hour
@@ -574,11 +574,11 @@ _STORIES = """
 > at {k} dollars an hour, {he} made {q} dollars
 
 = s + t, p * k; ; one: Ferris wheel|carousel|log ride; two: bumper cars|roller coaster|haunted train
-. at the [fair|carnival|amusement park] {n} rode the {one} {s} times and the {two} {t} times
-. each ride cost {k} tickets
-? how many tickets did {he} [use|need|spend]
+. {n} went on the {one} {s} times and on the {two} {t} times
+. {he} [had to hand over|handed over|gave] {k} tickets for every ride
+? how many tickets [did {he} hand over|was that]
 > {n} went on {p} rides
-> at {k} tickets each, {he} used {q} tickets
+> at {k} tickets each, {he} handed over {q} tickets
 
 = s - t, p * k; ; place: zoo|museum|pool|theater|ice rink
 . a group of {s} people went to the {place}
@@ -617,7 +617,7 @@ _STORIES = """
 > there were {p} {things} left
 > at {k} for each, they make {q} {meals}
 
-= a + b, p / k; ; stuff: paper|glass|metal|plastic; 
+= a + b, p / k; ; stuff: paper|glass|metal|plastic
 . {n} and {his} {rel} collected {stuff} for recycling, and for every {k} pounds they [got|earned] one point
 . {n} collected {a} pounds and {his} {rel} collected {b} pounds
 ? how many points did they get
@@ -625,39 +625,39 @@ _STORIES = """
 > at {k} pounds for each point, they got {q} points
 
 = a + b, p - c; fruit vegetable
-. {n} and {his} {rel} [went out to pick|were picking] {things}
-. {n} picked {a} and {his} {rel} picked {b}
-. only {c} of the {things} were [good|ripe]
-? how many {things} were not [good|ripe]
-> they picked {p} {things}
-> {c} were fine, so the bad ones were {q} {things}
+. {n} and {his} {rel} [brought home|gathered] {things}
+. {n} [carried|found] {a} and {his} {rel} [carried|found] {b}
+. they could use just {c} of all these {things}
+? how many {things} could they not use
+> they had {p} {things}
+> {c} could be used, so the others were {q} {things}
 
-= a + b, p / k; ; item: photo|baseball card|sticker|recipe|stamp
-. {n} keeps {his} {items} in [an album|a binder], with {k} on each page
-. {he} has {a} old {items} and {b} new {items}
-? how many pages [will {he} use|does {he} need|do they fill]
+= a + b, p / k; ; item: photo|baseball card|sticker|recipe|stamp; book: album|scrapbook|binder
+. every page of {n}'s {book} takes {k} {items}
+. {he} has {a} {items} from last year and {b} from this year
+? how many pages [can {he} fill|do they fill]
 > {n} has {p} {items}
-> with {k} on each page, they fill {q} pages
+> with {k} to a page, they fill {q} pages
 
 = a + b, p / k; toy book school clothing; place: shelf|rack|table
-. [a|the] store had {a} {things} in stock and [got|received|ordered] {b} more
-. the [owner|manager|clerk] put all of them on {places} with {k} on each {place}
-? how many {places} [were used|were needed|did this take]
+. [a|the] store had {a} {things} and [got|received|ordered] {b} more
+. the [owner|manager|clerk] laid all of them out on {places}, {k} to a {place}
+? how many {places} [were filled|did this take]
 > the store had {p} {things}
-> with {k} on each {place}, they took up {q} {places}
+> with {k} to a {place}, they filled {q} {places}
 
 = a - b, p / k; toy book school clothing; place: shelf|rack|table
 . [a|the] store had {a} {things}
-. it sold {b} of them [during a sale|in one week|on Monday], and the rest were put on {places} with {k} on each
-? how many {places} [were used|were needed|did this take]
+. it sold {b} of them [during a sale|in one week|on Monday], and the others now fill {places}, {k} to a {place}
+? how many {places} [do they fill|are filled]
 > after the sale there were {p} {things}
-> with {k} on each {place}, they took up {q} {places}
+> with {k} to a {place}, they fill {q} {places}
 
-= a + b, p - c; ; one: music|text|game; two: video|picture|sound; device: computer|laptop|tablet|flash drive
-. {n} had {a} {one} files and {b} {two} files on {his} {device}
-. {he} [deleted|erased|removed] {c} of the files
-? how many files were [still|left] on the {device}
-> there were {p} files
+= a + b, p - c; ; one: music|text|game; two: video|picture|sound; device: computer|laptop|tablet|memory card
+. {n}'s {device} held {a} {one} files and {b} {two} files
+. {he} cleaned it up and [threw out|erased|removed] {c} files
+? how many files [remain|does it hold now|are left on it]
+> it held {p} files
 > {c} were taken off, which leaves {q} files
 
 = a - b, p + c; ; item: song|app|photo|video|e-mail|contact; device: phone|tablet|laptop|computer
@@ -669,23 +669,23 @@ _STORIES = """
 > after adding {c}, {he} had {q} {items}
 
 = s + t, p * k; ; one: chair|lamp|desk; two: table|bookcase|bed frame
-. {n} bought {s} {ones} and {t} {twos} [|for the new house|for {his} office]
-. it took {him} {k} minutes to put together each piece of furniture
-? how many minutes did it take {him} to [finish|put together everything]
-> {n} bought {p} pieces of furniture
-> at {k} minutes each, it took {q} minutes
+. {n} has to assemble {s} {ones} and {t} {twos} [|for {his} office|for the new house]
+. every piece takes {him} {k} minutes
+? how many minutes of work [is that|does {he} have]
+> there are {p} pieces
+> at {k} minutes each, they take {q} minutes
 
-= s + t, k * p; clothing; one: scarf|pair of gloves|cap; two: coat|vest|pair of socks
-. {n} [found|opened|unpacked] {k} boxes of [winter clothing|old clothes]
-. in each box there were {s} {ones} and {t} {twos}
-? how many pieces of clothing [were there in all|did {he} find]
-> each box held {p} pieces
-> {k} boxes held {q} pieces
+= s + t, k * p; ; one: scarf|pair of gloves|cap; two: coat|vest|pair of socks; bag: suitcase|trunk|closet
+. there were {k} {bags} in {n}'s attic
+. {he} found {s} {ones} and {t} {twos} in [every|each] {bag}
+? how many pieces of clothing did {he} find [|in all]
+> each {bag} held {p} pieces
+> {k} {bags} held {q} pieces
 
-= a + b, p / k; ; pic: picture|photo|video
-. {n} [took|saved|uploaded] {a} {pics} from {his} phone and {b} from {his} camera
-. {he} [sorted|put] them into {k} albums with the same number in each
-? how many {pics} were in each album
+= a + b, p / k; ; pic: picture|photo|video; one: animals|flowers|boats; two: mountains|friends|bridges
+. on a trip {n} [took|made] {a} {pics} of {one} and {b} {pics} of {two}
+. {k} albums got an equal share of [them|all the {pics}]
+? how many {pics} went into [one album|each of the albums]
 > there were {p} {pics}
 > in {k} albums, each one had {q} {pics}
 
@@ -782,32 +782,32 @@ _STORIES = """
 > {n} has {p} {things}
 > there are {c} {others}, so the difference is {q}
 
-= a - b, p - c; ; item: stamp|card|coin|shell; 
+= a - b, p - c; ; item: stamp|card|coin|shell
 . {n} has {a} {items}
 . {n} has {b} more than {o}, and {o} has {c} more than {o2}
 ? how many {items} does {o2} have
 > {o} has {p} {items}
 > {o2} has {q} {items}
 
-= a - b, p / k; clothing
-. {n} had {a} pieces of clothing to wash
-. {he} put {b} of them in the first load and [split|divided] the rest into {k} equal loads
-? how many pieces were in each of the {k} loads
-> the rest was {p} pieces
-> in {k} equal loads, each had {q} pieces
+= a - b, p / k; ; place: hotel|hospital|camp
+. the {place} had {a} pieces of laundry
+. {b} of them went into the big washing machine and the others evenly into {k} small machines
+? how many pieces went into [a|each] small machine
+> the others were {p} pieces
+> in {k} small machines, each had {q} pieces
 
-= s + t, p * k; ; who: friend|player|child; unit: life|token|ticket|marble
-. {s} {whos} were playing a game when {t} more joined them
-. every one of them had {k} {units}
-? how many {units} did they have [in all|altogether]
+= s + t, p * k; ; who: friend|camper|child|neighbor; unit: candle|song|snack|ticket|marble
+. {s} {whos} sat around a [table|fire] when {t} more [came|arrived]
+. every one of them had brought {k} {units}
+? how many {units} did they bring [in all|altogether]
 > there were {p} {whos}
-> with {k} each, they had {q} {units}
+> with {k} each, they brought {q} {units}
 
 = s + t, p * k; ; item: concert ticket|movie ticket|baseball cap|picture book|train ticket
-. {n} bought {s} {items} for {his} family and {t} for {his} [friends|neighbors|teachers]
-. each one cost [${k}|{k} dollars]
-? how [much|much money|many dollars] did {he} spend
-> {n} bought {p} {items}
+. {n} [bought|ordered|got] {s} {items} for {his} family and {t} for {his} [friends|neighbors|teachers]
+. {he} paid [${k}|{k} dollars] for each
+? how [much|many dollars] did all of them cost
+> {n} paid for {p} {items}
 > at {k} dollars each, they cost {q} dollars
 
 = a - b, p + c; ; place: library|school|art museum|toy museum; item: globe|painting|computer|map
@@ -892,7 +892,7 @@ _STORIES = """
 > after the other {c} there were {q} {things}
 > shared among {k}, each one got {r} {things}
 
-= s - t, p * k, q + c; ; item: candle|magnet|scarf|painting|bracelet; 
+= s - t, p * k, q + c; ; item: candle|magnet|scarf|painting|bracelet
 . {n} made {s} {items}, kept {t} of them and sold the others for [${k}|{k} dollars] each
 . {he} already had [${c}|{c} dollars] in {his} [purse|piggy bank|wallet]
 ? how [much money|many dollars] does {he} have now
@@ -953,11 +953,11 @@ _STORIES = """
 = a - b, p + c, q - d; ; game: video|card|board|quiz; unit: point|coin|star|gem
 . {n} had {a} {units} in a {game} game
 . {he} lost {b} {units} and then won {c} {units}
-. in the last round {he} lost {d} {units}
-? how many {units} did {he} have [at the end|after that|in the end]
+. {d} {units} were taken from {him} at the end
+? how many {units} [did {n} keep|does {n} have now|were left]
 > after the first loss {n} had {p} {units}
 > after the win {he} had {q} {units}
-> after the last round {he} had {r} {units}
+> at the end {he} had {r} {units}
 
 = a + b, p - c, q - d; ; one: game|hat|ball; two: book|snack|pen
 . on {his} birthday {n} got ${a} from {his} [aunt|mother|grandfather] and ${b} from {his} [uncle|father|godmother]

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset, concatenate_datasets
@@ -20,8 +21,23 @@ from modeling_semcot import SemCoTForCausalLM, find_base
 from semcot.data import HUB_DATASETS, load_problems, shared_questions, split_validation, without
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.options import TrainOptions
-from semcot.reasoning_encoder import PHASES, build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
+from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.tokenization import build_tokenizer
+
+
+class Phase(NamedTuple):
+    """The options that say how long and how fast a phase of stage 2 trains."""
+
+    epochs: str
+    learning_rate: str
+
+
+PHASES = {
+    "warmup": Phase("warmup_epochs", "warmup_learning_rate"),
+    "lens": Phase("lens_epochs", "lens_learning_rate"),
+    "generator": Phase("epochs", "learning_rate"),
+}
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
@@ -40,9 +56,12 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
         train_set, validation_set = (embed_reasonings(options, part, encoder) for part in (train_set, validation_set))
     explain = options.explanation_weight > 0
-    train_set, validation_set = (tokenize_problems(part, tokenizer, explain) for part in (train_set, validation_set))
-    for phase in ("warmup", "generator"):
-        record[phase] = train_phase(options, phase, model, tokenizer, encoder, train_set, validation_set)
+    train_set, validation_set = (
+        tokenize_problems(part, tokenizer, options.num_thoughts, explain) for part in (train_set, validation_set)
+    )
+    for phase in PHASES:
+        if getattr(options, PHASES[phase].epochs) > 0:
+            record[phase] = train_phase(options, phase, model, tokenizer, encoder, train_set, validation_set)
 
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, model_card_kwargs=card)
@@ -100,17 +119,24 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
     for name, num_samples in options.sources:
         part = load_problems(name, "train", num_samples=num_samples, seed=options.seed)
         if name in HUB_DATASETS:
-            evaluation = load_problems(name, "eval")
-            shared = shared_questions(part, evaluation)
-            print(f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out.")
-            part = without(part, shared)
+            try:
+                evaluation = load_problems(name, "eval")
+            except FileNotFoundError as error:
+                print(f"{name}: whether evaluation questions also stand in train was not checked. {error}")
+            else:
+                part = leave_out(part, evaluation, name)
         parts.append(part)
     for file in options.evaluation_file or []:
         evaluation = load_problems(file, "eval")
-        shared = set().union(*(shared_questions(part, evaluation) for part in parts))
-        print(f"{file}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out.")
-        parts = [without(part, shared) for part in parts]
+        parts = [leave_out(part, evaluation, file) for part in parts]
     return split_validation(concatenate_datasets(parts), options.validation_fraction, options.seed)
+
+
+def leave_out(problems: Dataset, evaluation: Dataset, name: str) -> Dataset:
+    """The problems whose questions do not stand in the evaluation split; says how many do."""
+    shared = shared_questions(problems, evaluation)
+    print(f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out.")
+    return without(problems, shared)
 
 
 def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTokenizerBase]:
@@ -184,7 +210,7 @@ def train_encoder(
             learning_rate=rates[phase.name],
             max_steps=num_steps(options, len(pairs[0]) / options.encoder_batch_size, epochs[phase.name]),
         )
-        for phase in PHASES
+        for phase in ENCODER_PHASES
     ]
     figures = train_reasoning_encoder(
         encoder,
@@ -196,6 +222,7 @@ def train_encoder(
         seed=options.seed,
         resume_from_checkpoint=options.resume_from_checkpoint,
         bf16=options.autocast,
+        use_cpu=not torch.cuda.is_available(),
         logging_steps=options.logging_steps,
         report_to=options.report_to,
     )
@@ -219,7 +246,7 @@ def train_phase(
     validation_set: Dataset,
 ) -> dict[str, float]:
     """
-    One phase of stage 2: `warmup` trains the projection and the thought embedding, `generator` everything but the base.
+    One phase of stage 2: `warmup` trains the projection and the thought embedding, the others the whole generator.
     A phase that was finished before is loaded; one that was killed goes on from its last whole checkpoint.
     """
     folder = Path(options.output_dir) / "phases" / phase
@@ -228,11 +255,10 @@ def train_phase(
         model.load_state_dict(load_file(finished / "model.safetensors"), strict=False)
         return json.loads((finished / "figures.json").read_text())
 
-    warmup = phase == "warmup"
     model.requires_grad_(False)
-    for part in (model.projection, model.thought_embedding) if warmup else (model,):
+    trained = [model.projection, model.thought_embedding] + ([] if phase == "warmup" else [model.generator])
+    for part in trained:
         part.requires_grad_(True)
-    model.language_model.requires_grad_(False)
     per_step = options.batch_size * options.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", 1))
     steps_per_epoch = len(train_set) / per_step
     arguments = TrainingArguments(
@@ -240,14 +266,15 @@ def train_phase(
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
-        max_steps=num_steps(options, steps_per_epoch, options.warmup_epochs if warmup else options.epochs),
-        learning_rate=options.warmup_learning_rate if warmup else options.learning_rate,
+        max_steps=num_steps(options, steps_per_epoch, getattr(options, PHASES[phase].epochs)),
+        learning_rate=getattr(options, PHASES[phase].learning_rate),
         lr_scheduler_type=options.lr_scheduler_type,
         warmup_steps=0.03,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         gradient_checkpointing=options.gradient_checkpointing,
         bf16=options.autocast,
+        use_cpu=not torch.cuda.is_available(),
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="steps",
@@ -272,6 +299,8 @@ def train_phase(
         reasoning_encoder=encoder,
         alpha=options.alpha,
         explanation_weight=options.explanation_weight,
+        lens_weight=options.lens_weight,
+        lens_only=phase == "lens",
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
@@ -342,7 +371,7 @@ def describe_for_card(options: TrainOptions, record: dict) -> str:
     ]
     encoder = record.get("reasoning_encoder", {})
     rows = {f"reasoning encoder, {name}": encoder[name] for name in ("dense", "all") if name in encoder}
-    rows |= {f"generator, {name}": record[name] for name in ("warmup", "generator")}
+    rows |= {f"generator, {name}": record[name] for name in PHASES if name in record}
     for phase, figures in rows.items():
         lines += [f"| {phase} | {name.replace('_', ' ')} | {figures[name]:.4g} |" for name in figures if name in SHOWN]
     lines += ["", "| option | value |", "|---|---|"]
@@ -356,6 +385,8 @@ SHOWN = (
     "answer_loss",
     "alignment_loss",
     "explanation_loss",
+    "lens_loss",
+    "lens_accuracy",
     "accuracy",
     "reasoning_to_condensed",
     "condensed_to_reasoning",

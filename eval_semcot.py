@@ -1,0 +1,75 @@
+"""
+Says how good and how fast a checkpoint answers, beside the same base without thoughts and with an explicit chain of
+thought: `python eval_semcot.py --model . --data multiarith --output_dir results/multiarith`.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from semcot.data import load_problems
+from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.methods import METHODS
+from semcot.report import format_table, prepare_output_dir, write_report
+
+
+@dataclass
+class EvalOptions:
+    """Options of `eval_semcot.py`."""
+
+    model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
+    data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
+    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
+    methods: list[str] = field(
+        default_factory=lambda: list(METHODS), metadata={"choices": list(METHODS), "help": "What to compare."}
+    )
+    split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
+    limit: int | None = field(
+        default=None, metadata={"help": "The first so many problems; of a synthetic data set, so many fresh ones."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the draw from a synthetic data set."})
+    batch_size: int = field(default=16, metadata={"help": "Questions in a batch; latency is measured singly."})
+    max_new_tokens: int = field(default=16, metadata={"help": "Of an answer."})
+    cot_max_new_tokens: int = field(default=256, metadata={"help": "Of an explicit chain of thought and its answer."})
+    latency_samples: int = field(default=10, metadata={"help": "Questions to time at batch size 1; 0 for none."})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
+    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
+    base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_new_tokens", "cot_max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
+def main() -> None:
+    options = HfArgumentParser(EvalOptions).parse_args_into_dataclasses()[0]
+    output_dir = prepare_output_dir(options.output_dir)
+    problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
+    model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
+    context = {"dataset": options.data, "model": options.model, "seed": options.seed, **describe_machine(model)}
+    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+    summaries, predictions = [], []
+    for name in dict.fromkeys(options.methods):
+        method = METHODS[name](model, tokenizer)
+        summary, answers = evaluate_method(
+            method,
+            problems,
+            batch_size=options.batch_size,
+            max_new_tokens=options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens,
+            latency_samples=options.latency_samples,
+        )
+        summaries.append({**summary, **context})
+        predictions += answers
+        # After every method, so that a run that is cut short leaves what it found.
+        results = with_speedups(summaries)
+        write_report(output_dir, results, predictions, command)
+    print(f"\n{format_table(results)}\n\nWritten to {output_dir}.")
+
+
+if __name__ == "__main__":
+    main()

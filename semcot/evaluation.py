@@ -1,0 +1,189 @@
+"""Measures how good and how fast a method answers: accuracy, tokens, latency, throughput, memory."""
+
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.stats import binomtest
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.methods import Method
+
+_METRICS = Path(__file__).parent / "metrics"
+_WARM_UP_TOKENS = 4
+
+
+def load_model(
+    path: str, device: str | None = None, dtype: str | None = None, base_model: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Loads a SemCoT checkpoint, in eval mode, and its tokenizer.
+
+    Args:
+        path: the checkpoint's folder or Hub id.
+        device: a CUDA device where there is one, else the CPU, by default.
+        dtype: "float32", "bfloat16", … By default bfloat16 on CUDA and float32 elsewhere.
+        base_model: the folder or Hub id of an adapter's base, if it is not to be looked for.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and `path` cannot be a Hub id.
+        ValueError: it is another kind of model.
+        OSError: the checkpoint or its base could not be loaded.
+    """
+    if os.path.isdir(path):
+        path = os.path.abspath(path)
+    elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
+        raise FileNotFoundError(f"There is no checkpoint folder {path!r}, and it is no Hub id (owner/name) either.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    options = {} if base_model is None else {"base_model": base_model}
+    model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, dtype=dtype, **options)
+    if model.config.model_type != "semcot":
+        raise ValueError(
+            f"{path} holds a {model.config.model_type} model, not a SemCoT checkpoint. Train one on it with "
+            "train_semcot.py; the methods direct and cot then run on it as the checkpoint's base."
+        )
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+
+
+def evaluate_method(
+    method: Method,
+    problems: Dataset | Sequence[dict[str, str]],
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int | None = None,
+    latency_samples: int = 10,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """
+    Runs a method over problems, in batches for its answers and throughput and singly for its latency.
+
+    Both are measured after a warm-up, synchronised with the device, with tokenisation and generator included.
+
+    Args:
+        method: see `semcot.methods`.
+        problems: with `question` and `answer`, such as `semcot.data.load_problems` returns.
+        batch_size: questions in a batch.
+        max_new_tokens: of one answer; the method's own by default.
+        latency_samples: how many of the first questions to time at batch size 1; 0 leaves latency out.
+
+    Returns:
+        The figures, shares between 0 and 1, latencies in seconds, memory in MiB (on CUDA the method's peak, elsewhere
+        the process's so far); and for each problem a record with method, question, gold, output, parsed, correct and
+        new_tokens.
+
+    Raises:
+        ValueError: a gold answer is neither a number, nor yes or no, nor a letter from A to E.
+    """
+    questions = [problem["question"] for problem in problems]
+    golds = [problem["answer"] for problem in problems]
+    kinds = [answer_kind(gold) for gold in golds]
+    device = method.model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    starts = range(0, len(questions), batch_size)
+    method.answer(questions[:batch_size], _WARM_UP_TOKENS)
+    outputs, started = [], _now(device)
+    for start in tqdm(starts, desc=f"{method.name}: answers", unit="batch"):
+        outputs += method.answer(questions[start : start + batch_size], max_new_tokens)
+    elapsed = _now(device) - started
+    latencies = measure_latencies(method, questions[:latency_samples], max_new_tokens)
+
+    texts = [output.text for output in outputs]
+    parsed = [parse_answer(text, kind, method.explicit_reasoning) for text, kind in zip(texts, kinds, strict=True)]
+    predictions = [
+        {
+            "method": method.name,
+            "question": question,
+            "gold": gold,
+            "output": output.text,
+            "parsed": answer,
+            "correct": answer == normalize_answer(gold),
+            "new_tokens": output.num_tokens,
+        }
+        for question, gold, output, answer in zip(questions, golds, outputs, parsed, strict=True)
+    ]
+    strict, lenient = (
+        evaluate.load(str(_METRICS / name), keep_in_memory=True) for name in ("strict_accuracy", "lenient_accuracy")
+    )
+    scores = strict.compute(predictions=texts, references=golds, explicit_reasoning=method.explicit_reasoning)
+    num_correct = sum(prediction["correct"] for prediction in predictions)
+    interval = binomtest(num_correct, len(predictions)).proportion_ci(0.95, method="wilson")
+    p50, p95 = np.percentile(latencies, [50, 95]).tolist() if latencies else (None, None)
+    summary = {
+        "method": method.name,
+        "n": len(predictions),
+        "accuracy": scores["accuracy"],
+        "accuracy_ci95": [float(interval.low), float(interval.high)],
+        **lenient.compute(predictions=texts, references=golds),
+        "unparsed_rate": scores["unparsed_rate"],
+        "new_tokens_mean": float(np.mean([output.num_tokens for output in outputs])),
+        "max_new_tokens": max_new_tokens or method.max_new_tokens,
+        "latency_p50_s": p50,
+        "latency_p95_s": p95,
+        "latency_n": len(latencies),
+        "samples_per_s": len(outputs) / elapsed,
+        "batch_size": batch_size,
+        "peak_memory_mb": _peak_memory(device),
+    }
+    return summary, predictions
+
+
+def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: int | None = None) -> list[float]:
+    """Seconds from question to answer text at batch size 1, one for each question, after a warm-up."""
+    if questions:
+        method.answer(questions[:1], _WARM_UP_TOKENS)
+    seconds = []
+    for question in tqdm(questions, desc=f"{method.name}: latency", unit="question"):
+        started = _now(method.model.device)
+        method.answer([question], max_new_tokens)
+        seconds.append(_now(method.model.device) - started)
+    return seconds
+
+
+def with_speedups(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The summaries with `speedup_vs_cot`: how many times faster (median latency) than cot, `None` if not known."""
+    reference = next((summary["latency_p50_s"] for summary in summaries if summary["method"] == "cot"), None)
+    return [
+        {**summary, "speedup_vs_cot": reference / summary["latency_p50_s"] if reference else None}
+        for summary in summaries
+    ]
+
+
+def describe_machine(model: PreTrainedModel) -> dict[str, Any]:
+    """What the figures depend on besides checkpoint and data: device, dtype, threads, versions."""
+    device = model.device
+    packages = ("torch", "transformers", "tokenizers", "datasets", "evaluate")
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(model.language_model.dtype).removeprefix("torch."),
+        "cpu_threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

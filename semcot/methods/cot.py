@@ -1,0 +1,40 @@
+"""The explicit chain of thought: the same base writes its reasoning out, then the answer."""
+
+from collections.abc import Sequence
+
+import torch
+
+from semcot.methods.method import Method, prompt_without_thoughts
+from semcot.tokenization import PLAIN_CHAT_TEMPLATE
+
+INSTRUCTION = ' Think step by step, then give the final answer after "Answer:".'
+OPENING = " Let's think step by step."
+NEXT_QUESTION = "\nQuestion:"
+
+
+class ExplicitCoT(Method):
+    """
+    A base with a chat format is asked in the user's message to think step by step, and answers from there; one without
+    is given the opening words after the cue (zero-shot CoT, arXiv 2205.11916), and stopped where it goes on to a next
+    question, since many such bases never end by themselves.
+    """
+
+    name = "cot"
+    max_new_tokens = 256
+    explicit_reasoning = True
+
+    @property
+    def _has_chat_format(self) -> bool:
+        return PLAIN_CHAT_TEMPLATE not in self.tokenizer.chat_template
+
+    def prompts(self, questions: Sequence[str]) -> list[str]:
+        if not self._has_chat_format:
+            return [prompt_without_thoughts(self.tokenizer, question) + OPENING for question in questions]
+        cue = self.model.config.answer_cue
+        prompts = [prompt_without_thoughts(self.tokenizer, question + INSTRUCTION) for question in questions]
+        return [prompt.removesuffix(cue) for prompt in prompts]
+
+    def generate(self, **inputs) -> torch.LongTensor:
+        if not self._has_chat_format:
+            inputs |= {"stop_strings": NEXT_QUESTION, "tokenizer": self.tokenizer}
+        return super().generate(**inputs)

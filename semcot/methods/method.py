@@ -1,0 +1,73 @@
+"""What every method to compare has in common: questions in, texts and token counts out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from semcot.tokenization import THOUGHT_TOKEN, render_prompt
+
+
+class Output(NamedTuple):
+    """What a method wrote, and in how many tokens, up to and with the end-of-sequence token."""
+
+    text: str
+    num_tokens: int
+
+
+class Method(ABC):
+    """
+    A way to answer questions with a SemCoT checkpoint or the base inside it. Greedy.
+
+    Args:
+        model: a loaded SemCoT checkpoint.
+        tokenizer: its tokenizer.
+    """
+
+    name: ClassVar[str]
+    max_new_tokens: ClassVar[int] = 16
+    explicit_reasoning: ClassVar[bool] = False
+    """The output holds the reasoning before the answer; otherwise the prompt ends with the answer cue."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        ends = model.generation_config.eos_token_id
+        ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+        self.end_ids = sorted({token_id for token_id in ends if token_id is not None})
+
+    @abstractmethod
+    def prompts(self, questions: Sequence[str]) -> list[str]:
+        """The whole prompt of each question."""
+
+    def generate(self, **inputs) -> torch.LongTensor:
+        """Continues `input_ids` `(batch, length)`; returns `(batch, length + new)`. By default with the plain base."""
+        return self.model.language_model.generate(**inputs)
+
+    def answer(self, questions: Sequence[str], max_new_tokens: int | None = None) -> list[Output]:
+        """Answers a batch of questions, padded on the left. `max_new_tokens` is the method's own by default."""
+        batch = self.tokenizer(
+            self.prompts(questions), add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        ).to(self.model.device)
+        sequences = self.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            do_sample=False,
+            repetition_penalty=1.0,  # some bases ship with another, and no longer take the likeliest token
+            eos_token_id=self.end_ids,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = sequences[:, batch.input_ids.shape[1] :]
+        is_end = torch.isin(new, torch.tensor(self.end_ids, device=new.device))
+        is_written = (is_end.cumsum(1) - is_end.long() == 0) & (is_end | (new != self.tokenizer.pad_token_id))
+        rows = [row[written].tolist() for row, written in zip(new, is_written, strict=True)]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [Output(text, len(row)) for text, row in zip(texts, rows, strict=True)]
+
+
+def prompt_without_thoughts(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+    """The SemCoT prompt of a question, cue included, less the thoughts: for the plain base."""
+    return render_prompt(tokenizer, question).replace(THOUGHT_TOKEN, "")

@@ -1,0 +1,86 @@
+"""Writes what an evaluation found: results.json, predictions.jsonl and report.md, each whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_NOTES = """
+- **strict**: the first number (word yes or no, letter A to E) after the answer cue equals the gold answer; in brackets
+  the 95 % Wilson interval. An explicit chain of thought is read after its last cue or, without one, at its end.
+- **lenient**: the gold answer occurs anywhere in the output, as the released research code counts. It overstates, and
+  stands here only for comparison with figures made that way.
+- **unparsed**: outputs without any answer; they count as wrong.
+- **new tokens**: mean per answer, with the end-of-sequence token, without padding. Implicit tokens are not written.
+- **p50, p95**: seconds from question to answer at batch size 1; **speed-up**: p50 of cot over this method's.
+- **samples/s**: in batches. All times are after a warm-up, device-synchronised, with tokenisation and generator.
+- **memory**: peak, on CUDA of the method, elsewhere of the process up to then.
+"""
+
+
+def prepare_output_dir(path: str | os.PathLike) -> Path:
+    """Makes the folder, before anything is computed for it. Raises `OSError` when nothing can be written into it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise OSError(f"The results cannot be written into {folder}: {error}. Give another --output_dir.") from error
+
+
+def format_table(results: Sequence[dict[str, Any]]) -> str:
+    """The results as a Markdown table, one row for each method."""
+    header = "method n strict lenient unparsed new·tokens p50·s p95·s samples/s speed-up memory·MiB".split()
+    rows = [[name.replace("·", " ") for name in header]]
+    for result in results:
+        low, high = result["accuracy_ci95"]
+        rows.append(
+            [
+                result["method"],
+                str(result["n"]),
+                f"{result['accuracy']:.1%} [{low:.1%}, {high:.1%}]",
+                f"{result['accuracy_lenient']:.1%}",
+                f"{result['unparsed_rate']:.1%}",
+                f"{result['new_tokens_mean']:.1f}",
+                _number(result["latency_p50_s"], ".3f"),
+                _number(result["latency_p95_s"], ".3f"),
+                f"{result['samples_per_s']:.2f}",
+                _number(result["speedup_vs_cot"], ".1f", "×"),
+                f"{result['peak_memory_mb']:.0f}",
+            ]
+        )
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def write_report(
+    folder: Path, results: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]], command: str
+) -> None:
+    """Writes the three files; `command` is how to get them again."""
+    first = results[0]
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    report = (
+        f"# {first['model']} on {first['dataset']}\n\n"
+        f"```\n{command}\n```\n\n"
+        f"{first['n']} problems, seed {first['seed']}, greedy, batch size {first['batch_size']}, {first['device']} "
+        f"({first['cpu_threads']} CPU threads), {first['dtype']}; {versions}.\n\n"
+        f"{format_table(results)}\n{_NOTES}"
+    )
+    _write(folder / "results.json", json.dumps(list(results), indent=2, ensure_ascii=False) + "\n")
+    _write(folder / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
+    _write(folder / "report.md", report)
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
