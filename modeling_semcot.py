@@ -493,10 +493,10 @@ class SemCoTForCausalLM(
         path = os.fspath(pretrained_model_name_or_path)
         if not isinstance(config, PreTrainedConfig):
             # The config's loader takes these away, and the weights' must get them too.
-            names = "cache_dir force_download local_files_only token revision subfolder".split()
-            where = {name: kwargs[name] for name in names if name in kwargs}
+            names = "cache_dir force_download local_files_only token revision subfolder dtype attn_implementation"
+            needed = {name: kwargs[name] for name in names.split() if name in kwargs}
             config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
-            kwargs.update(where)
+            kwargs.update(needed)
         base = None
         if config.checkpoint_kind == "adapter":
             base = _load_base(config, path, base_model, quantization_config, kwargs)

@@ -1,9 +1,7 @@
 """What a training run can be told, as flags or in a YAML file: one field, one flag."""
 
-import json
-import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -123,12 +121,6 @@ class TrainOptions:
         """Each data set's name or file with the number of problems to draw, `None` for all."""
         names = self.train_file or self.dataset
         return list(zip(names, self.num_samples or [None] * len(names), strict=True))
-
-    def save(self, path: Path) -> None:
-        """Writes the options as JSON, whole or not at all."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(temporary, path)
 
 
 def parse_options(arguments: list[str] | None = None) -> TrainOptions:

@@ -21,9 +21,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from semcot import reasoning_module
+from semcot.files import last_whole_checkpoint, write_json
 from semcot.reasoning_module import ReasoningModule, check_base, default_layers
 
 PAIR = ["reasoning", "condensed_reasoning"]
@@ -210,7 +210,7 @@ def train_reasoning_encoder(
             with process.main_process_first(local=False):
                 if process.should_save:
                     encoder.save_pretrained(str(work / phase.name / "encoder"))
-                    _write_json(record, found)
+                    write_json(record, found)
         figures[phase.name] = json.loads(record.read_text())
         if kept is None or _mean_accuracy(figures[phase.name]) >= _mean_accuracy(figures[kept]):
             kept = phase.name
@@ -223,7 +223,7 @@ def train_reasoning_encoder(
     with process.main_process_first(local=False):
         if process.should_save:
             encoder.save_pretrained(str(folder))
-            _write_json(summary, figures)
+            write_json(summary, figures)
     if process.should_save:  # last of all, and no more needed
         shutil.rmtree(work)
     return figures
@@ -289,21 +289,9 @@ def _train_phase(
         encoder, scale=1 / temperature, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
     )
     trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(Path(arguments.output_dir)))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
     figures = {"loss": trainer.evaluate()["eval_loss"]}
     return figures | retrieval_accuracy(encoder, validation, arguments.per_device_eval_batch_size)
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest of the Trainer's checkpoints whose last file, trainer_state.json, was written to its end."""
-    checkpoints = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        return str(checkpoint)
-    return None
 
 
 def _assemble(module: ReasoningModule, embedding_dim: int) -> ReasoningEncoder:
@@ -345,9 +333,3 @@ def _describe(phase: Phase, figures: dict[str, float], kept: str) -> str:
         f"{figures['condensed_to_reasoning']:.1%} back"
         + ("" if kept == phase.name else f"; worse than phase {kept}, whose weights are kept")
     )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)

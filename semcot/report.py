@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semcot.files import write_text
+
 _NOTES = """
 - **strict**: the first number (word yes or no, letter A to E) after the answer cue equals the gold answer; in brackets
   the 95 % Wilson interval. An explicit chain of thought is read after its last cue or, without one, at its end.
@@ -71,16 +73,10 @@ def write_report(
         f"({first['cpu_threads']} CPU threads), {first['dtype']}; {versions}.\n\n"
         f"{format_table(results)}\n{_NOTES}"
     )
-    _write(folder / "results.json", json.dumps(list(results), indent=2, ensure_ascii=False) + "\n")
-    _write(folder / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
-    _write(folder / "report.md", report)
+    write_text(folder / "results.json", json.dumps(list(results), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
+    write_text(folder / "report.md", report)
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:
     return "–" if value is None else f"{value:{form}}{unit}"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from modeling_semcot import SemCoTForCausalLM, find_base
 from semcot.data import HUB_DATASETS, load_problems, shared_questions, split_validation, without
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems
+from semcot.files import last_whole_checkpoint, write_json
 from semcot.options import TrainOptions
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
@@ -106,7 +107,7 @@ def prepare_output_dir(options: TrainOptions) -> Path:
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / "README.md").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    options.save(record)
+    write_json(record, asdict(options))
     return folder
 
 
@@ -314,26 +315,6 @@ def num_steps(options: TrainOptions, steps_per_epoch: float, epochs: float) -> i
     """Optimizer steps of a phase, at least one, at most `max_steps` where that is set."""
     steps = max(1, round(epochs * steps_per_epoch))
     return min(steps, options.max_steps) if options.max_steps > 0 else steps
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest of the Trainer's checkpoints that was written to the end; its state file is what is written last."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for checkpoint in checkpoints:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-            return str(checkpoint)
-        except (FileNotFoundError, json.JSONDecodeError):
-            print(f"{checkpoint} was not written to the end; taking the one before.")
-            shutil.rmtree(checkpoint)
-    return None
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:

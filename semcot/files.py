@@ -1,0 +1,31 @@
+"""Files that are whole or not there, and the Trainer's checkpoints that are."""
+
+import json
+import os
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, then renames: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest of the Trainer's checkpoints whose last file, trainer_state.json, was written to its end."""
+    checkpoints = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        return str(checkpoint)
+    return None

@@ -1,0 +1,38 @@
+"""
+Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir . --weights_dtype bfloat16`.
+
+The weights are stored in the given dtype and still load in the one that config.json names (float32), the base is named
+by its Hub id alone, and no path of this machine goes along. This is how the clone's own checkpoint is made.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, HfArgumentParser
+
+from modeling_semcot import SemCoTForCausalLM
+
+
+@dataclass
+class PublishOptions:
+    """Options of `python -m semcot.publish`."""
+
+    model: str = field(metadata={"help": "The checkpoint to copy."})
+    output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})
+    weights_dtype: str = field(default="bfloat16", metadata={"help": "Dtype in which the weights are stored."})
+
+
+def publish(options: PublishOptions) -> None:
+    """Writes the copy and says how large it is."""
+    model = SemCoTForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    dtype = getattr(torch, options.weights_dtype)
+    weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
+    model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)
+    AutoTokenizer.from_pretrained(options.model, trust_remote_code=True).save_pretrained(options.output_dir)
+    size = (Path(options.output_dir) / "model.safetensors").stat().st_size
+    print(f"{options.output_dir}: {size / 2**20:.1f} MiB of weights in {options.weights_dtype}.")
+
+
+if __name__ == "__main__":
+    publish(HfArgumentParser(PublishOptions).parse_args_into_dataclasses()[0])
