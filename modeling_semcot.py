@@ -33,7 +33,7 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import logging
+from transformers.utils import can_return_tuple, logging
 
 try:
     from .configuration_semcot import SemCoTConfig
@@ -128,6 +128,7 @@ class SemCoTForCausalLM(
 
     # ------------------------------------------------------------------------------------------ the forward pass
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -166,6 +167,7 @@ class SemCoTForCausalLM(
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # for the loss, not for the base
         question_length = 0
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
@@ -208,7 +210,12 @@ class SemCoTForCausalLM(
         loss = None
         if labels is not None:
             labels = labels[:, -outputs.logits.shape[1] :]
-            loss = self.loss_function(outputs.logits, labels, vocab_size=self.config.text_config.vocab_size)
+            loss = self.loss_function(
+                outputs.logits,
+                labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )
         return SemCoTOutputWithPast(
             loss=loss,
             logits=outputs.logits,
@@ -241,7 +248,8 @@ class SemCoTForCausalLM(
         shared_length = 0
         checkpointing = getattr(self.generator, "gradient_checkpointing", False)
         if torch.is_grad_enabled() and not checkpointing and not torch.compiler.is_compiling():
-            shared_length = min(_shared_length(input_ids, attention_mask), _first_column(is_thought))
+            first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
+            shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         states = _run_backbone(self.generator, embeds, attention_mask, shared_length).last_hidden_state
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
         columns = columns.topk(self.config.num_thoughts, dim=1).values.flip(1) + self.config.thought_offset

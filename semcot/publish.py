@@ -1,8 +1,8 @@
 """
-Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir . --weights_dtype bfloat16`.
+Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir .`
 
-The weights are stored in the given dtype and still load in the one that config.json names (float32), the base is named
-by its Hub id alone, and no path of this machine goes along. This is how the clone's own checkpoint is made.
+The weights are stored in bfloat16 (or another dtype) and still load in the one that config.json names, float32. The
+base is named by its Hub id alone; no path of this machine goes along. The clone's own checkpoint is made this way.
 """
 
 from dataclasses import dataclass, field

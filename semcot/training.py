@@ -225,6 +225,7 @@ def train_encoder(
         bf16=options.autocast,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=options.logging_steps,
+        save_steps=options.save_steps,
         report_to=options.report_to,
     )
     return encoder, figures

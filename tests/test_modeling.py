@@ -34,6 +34,18 @@ def test_forward_outputs(family, generator):
     torch.testing.assert_close(output.loss, expected)
 
 
+def test_tuple_output_and_the_trainers_token_count(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    labels = batch.input_ids.where(batch.input_ids != model.config.thought_token_id, -100)
+    output = model(**batch, labels=labels)
+    as_tuple = model(**batch, labels=labels, return_dict=False)
+    assert torch.equal(as_tuple[0], output.loss) and torch.equal(as_tuple[1], output.logits)
+    count = (labels[:, 1:] != -100).sum()
+    halved = model(**batch, labels=labels, num_items_in_batch=2 * count).loss
+    torch.testing.assert_close(halved, output.loss / 2)
+
+
 def test_thoughts_replace_the_placeholders(semcot):
     model, tokenizer = semcot
     batch = prompts(tokenizer)

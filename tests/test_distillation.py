@@ -1,0 +1,125 @@
+"""Stage 2's batches and loss, against a plain computation, one row at a time and without shortcuts."""
+
+import pytest
+import torch
+from conftest import TEXTS, tiny_semcot
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import TrainingArguments
+
+from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems
+from semcot.reasoning_encoder import build_reasoning_encoder, encode_thoughts
+from semcot.tokenization import render_prompt
+
+PROBLEMS = Dataset.from_list(
+    [
+        {"question": TEXTS[0], "reasoning": "a b", "condensed_reasoning": "11 - 9 = 2, 2 + 8 = 10", "answer": "10"},
+        {"question": TEXTS[1], "reasoning": "c", "condensed_reasoning": "", "answer": "no"},
+        {"question": "How many?", "reasoning": "d e f", "condensed_reasoning": "7", "answer": "1234"},
+    ]
+)
+HEADER = "<|im_start|>user\n"
+
+
+@pytest.fixture
+def parts():
+    model, tokenizer = tiny_semcot()
+    rows = tokenize_problems(PROBLEMS, tokenizer, model.config.num_thoughts, explain=True)
+    rows = rows.add_column("reasoning_embedding", torch.randn(3, 24, generator=torch.manual_seed(0)).tolist())
+    header = tokenizer(HEADER, add_special_tokens=False).input_ids
+    return model, tokenizer, rows, DistillationCollator(tokenizer.pad_token_id, len(header))
+
+
+def test_targets(parts):
+    _, tokenizer, rows, _ = parts
+    for problem, row in zip(PROBLEMS, rows, strict=True):
+        assert tokenizer.decode(row["prompt_ids"]) == render_prompt(tokenizer, problem["question"])
+        assert tokenizer.decode(row["answer_ids"]) == f" {problem['answer']}<|im_end|>"
+        condensed = problem["condensed_reasoning"]
+        assert tokenizer.decode(row["explanation_ids"]) == (f" {condensed}<|im_end|>" if condensed else "")
+        spelt = [token for token in row["lens_ids"] if token != -100]
+        assert len(row["lens_ids"]) == 3 and f" {condensed}".endswith(tokenizer.decode(spelt))
+    assert rows["lens_ids"][1] == [-100] * 3
+
+
+def test_layout(parts):
+    model, tokenizer, rows, collate = parts
+    batch = collate(list(rows))
+    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+    is_thought = ids == model.config.thought_token_id
+    assert is_thought.any(0).sum() == 3, "the thoughts of all rows stand in the same columns"
+    assert (ids[:, : collate.header_length] == ids[0, : collate.header_length]).all()
+    assert mask[:, : collate.header_length].all()
+    for i, row in enumerate(rows):
+        tokens = ids[i][mask[i] == 1].tolist()
+        assert tokens == row["prompt_ids"] + row["answer_ids"] + row["explanation_ids"]
+        assert labels[i][labels[i] != -100].tolist() == row["answer_ids"]
+        assert ids[i][labels[i] != -100].tolist() == row["answer_ids"]
+        explained = batch["explanation_labels"][i]
+        assert explained[explained != -100].tolist() == row["explanation_ids"]
+    first_label = (labels != -100).any(0).nonzero()[0].item()
+    assert batch["logits_to_keep"] == ids.shape[1] - first_label + 1
+
+
+def trainer_of(model, rows, collate, tmp_path, **options):
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, remove_unused_columns=False)
+    return DistillationTrainer(model, arguments, train_dataset=rows, data_collator=collate, **options)
+
+
+def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
+    model, tokenizer, rows, collate = parts
+    encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()
+    answers, explanations, alignments, lens = [], [], [], []
+    for row in rows:
+        answer, explanation = row["answer_ids"], row["explanation_ids"]
+        ids = torch.tensor([row["prompt_ids"] + answer + explanation])
+        output = model(input_ids=ids)
+        losses = F.cross_entropy(output.logits[0, :-1], ids[0, 1:].where(ids[0, 1:] < 330, 0), reduction="none")
+        start = len(row["prompt_ids"]) - 1
+        answers.append(losses[start : start + len(answer)])
+        explanations.append(losses[start + len(answer) :])
+        meaning = encode_thoughts(encoder, output.thoughts)
+        alignments.append(1 - F.cosine_similarity(meaning, torch.tensor([row["reasoning_embedding"]])))
+        read = output.thoughts[0] @ model.get_input_embeddings().weight.T
+        lens.append(F.cross_entropy(read, torch.tensor(row["lens_ids"]), reduction="none"))
+    answer, explanation = torch.cat(answers).mean(), torch.cat(explanations).mean()
+    alignment = torch.cat(alignments).mean()
+    spelt = torch.cat(lens)[torch.tensor(rows["lens_ids"]).flatten() != -100].mean()
+
+    def loss(**options):
+        trainer = trainer_of(model.train(), rows, collate, tmp_path, reasoning_encoder=encoder, **options)
+        return trainer.compute_loss(model, collate(list(rows)))
+
+    options = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(loss(alpha=0.0), answer, **options)
+    torch.testing.assert_close(loss(alpha=1.0), alignment, **options)
+    torch.testing.assert_close(loss(alpha=0.3), 0.3 * alignment + 0.7 * answer, **options)
+    torch.testing.assert_close(loss(alpha=0.0, explanation_weight=0.5), answer + 0.5 * explanation, **options)
+    torch.testing.assert_close(loss(alpha=0.0, lens_weight=2.0), answer + 2 * spelt, **options)
+    torch.testing.assert_close(loss(alpha=0.0, lens_only=True), spelt, **options)
+
+
+def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):
+    model, _, rows, collate = parts
+    trainer = trainer_of(model, rows, collate, tmp_path, alpha=0.0)
+    batch = collate(list(rows))
+    with torch.no_grad():
+        trainer.compute_loss(model.eval(), dict(batch))
+    assert trainer._terms["eval_"]["accuracy"] == [0.0]
+    # Make the model's own greedy answers the target: then all are right.
+    for i, row in enumerate(list(rows)):
+        prompt = torch.tensor([row["prompt_ids"]])
+        length = len(row["answer_ids"])
+        own = model.generate(input_ids=prompt, max_new_tokens=length, do_sample=False, eos_token_id=-1)[0, -length:]
+        where = batch["labels"][i] != -100
+        for name in ("input_ids", "labels"):
+            batch[name][i][where] = own
+    with torch.no_grad():
+        trainer.compute_loss(model, dict(batch))
+    assert trainer._terms["eval_"]["accuracy"][1] == 1.0
+
+
+def test_alpha_without_an_encoder_is_refused(parts, tmp_path):
+    model, _, rows, collate = parts
+    with pytest.raises(ValueError, match="alpha = 0.5 needs a reasoning encoder"):
+        trainer_of(model, rows, collate, tmp_path, alpha=0.5)

@@ -1,0 +1,330 @@
+"""The methods, their measurement, and eval_semcot.py from end to end on a tiny checkpoint."""
+
+import json
+import subprocess
+import sys
+
+import evaluate
+import pytest
+import torch
+from conftest import ROOT, tiny_semcot
+from scipy.stats import binomtest
+
+from modeling_semcot import SemCoTForCausalLM
+from semcot import methods
+from semcot.data import load_problems
+from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.methods import METHODS, Method, Output
+from semcot.report import format_table, prepare_output_dir, write_report
+
+QUESTIONS = [
+    "A coin is heads up. Is it heads up?",
+    "How many songs?",
+    "Paige had 11 songs and deleted 9. How many now?",
+]
+RESULT_KEYS = {
+    "method",
+    "dataset",
+    "n",
+    "accuracy",
+    "accuracy_ci95",
+    "accuracy_lenient",
+    "unparsed_rate",
+    "new_tokens_mean",
+    "max_new_tokens",
+    "latency_p50_s",
+    "latency_p95_s",
+    "latency_n",
+    "samples_per_s",
+    "speedup_vs_cot",
+    "batch_size",
+    "device",
+    "dtype",
+    "cpu_threads",
+    "model",
+    "seed",
+    "peak_memory_mb",
+    "versions",
+}
+
+
+class Constant(Method):
+    """Continues every prompt with the same tokens."""
+
+    name = "constant"
+
+    def __init__(self, model, tokenizer, text):
+        super().__init__(model, tokenizer)
+        self.ids = tokenizer(text, add_special_tokens=False).input_ids
+
+    def prompts(self, questions):
+        return list(questions)
+
+    def generate(self, input_ids, **options):
+        return torch.cat([input_ids, torch.tensor([self.ids] * len(input_ids))], dim=1)
+
+
+def test_prompts_of_a_base_with_a_chat_format(semcot):
+    head = "<|im_start|>user\nHow many?"
+    prompts = {name: method(*semcot).prompts(["How many?"]) for name, method in METHODS.items()}
+    assert prompts == {
+        "semcot": [f"{head}<|im_end|>\n<|im_start|>assistant\n<thought><thought><thought>Answer:"],
+        "direct": [f"{head}<|im_end|>\n<|im_start|>assistant\nAnswer:"],
+        "cot": [
+            f'{head} Think step by step, then give the final answer after "Answer:".<|im_end|>\n<|im_start|>assistant\n'
+        ],
+    }
+
+
+def test_prompts_of_a_base_without_a_chat_format():
+    model_and_tokenizer = tiny_semcot(chat=False)
+    prompts = {name: method(*model_and_tokenizer).prompts(["How many?"]) for name, method in METHODS.items()}
+    assert prompts == {
+        "semcot": ["Question: How many?<thought><thought><thought>\nAnswer:"],
+        "direct": ["Question: How many?\nAnswer:"],
+        "cot": ["Question: How many?\nAnswer: Let's think step by step."],
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_batch_is_answered_as_one_by_one(name, chat):
+    method = METHODS[name](*tiny_semcot(chat=chat))
+    together = method.answer(QUESTIONS, 12)
+    assert together == [method.answer([question], 12)[0] for question in QUESTIONS]
+    assert len({output.text for output in together}) > 1
+
+
+def test_semcot_uses_its_thoughts_and_direct_has_none(semcot, monkeypatch):
+    model, tokenizer = semcot
+    before = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
+    model.thought_embedding.data += 5.0
+    after = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
+    assert {name for name in METHODS if before[name] != after[name]} == {"semcot"}
+
+
+def test_greedy_whatever_the_base_recommends(semcot):
+    model, tokenizer = semcot
+    expected = METHODS["direct"](model, tokenizer).answer(QUESTIONS, 12)
+    model.language_model.generation_config.update(do_sample=True, temperature=5.0, top_k=100, repetition_penalty=2.0)
+    assert METHODS["direct"](model, tokenizer).answer(QUESTIONS, 12) == expected
+
+
+def test_a_base_without_a_chat_format_is_stopped_at_the_next_question(monkeypatch):
+    monkeypatch.setattr(methods.cot, "NEXT_QUESTION", " ")  # a random model never writes the real one
+    method = METHODS["cot"](*tiny_semcot(chat=False))
+    full = METHODS["direct"](method.model, method.tokenizer)
+    full.prompts = method.prompts
+    for question in QUESTIONS:
+        (stopped,), (unstopped,) = method.answer([question], 60), full.answer([question], 60)
+        assert " " in unstopped.text
+        assert unstopped.text.startswith(stopped.text) and stopped.text.count(" ") == 1
+        assert stopped.num_tokens < unstopped.num_tokens
+
+
+@pytest.mark.parametrize(
+    ("written", "output"),
+    [
+        (" 42<|im_end|><|endoftext|><|endoftext|>", Output(" 42", 4)),
+        (" 42<|im_end|> 7<|im_end|>", Output(" 42", 4)),
+        (" 42<|endoftext|>", Output(" 42", 3)),  # stopped by a stop string, then padded
+        (" 42", Output(" 42", 3)),
+    ],
+)
+def test_tokens_are_counted_to_the_end_of_sequence(semcot, written, output):
+    assert Constant(*semcot, written).answer(["one", "another, longer"]) == [output] * 2
+
+
+def test_the_end_of_sequence_may_also_be_the_padding(semcot):
+    model, tokenizer = semcot
+    tokenizer.pad_token = tokenizer.eos_token
+    assert Constant(model, tokenizer, " 42<|im_end|><|im_end|>").answer(["one"]) == [Output(" 42", 4)]
+
+
+def test_summary_and_predictions(semcot):
+    problems = [{"question": f"Question {i}", "answer": gold} for i, gold in enumerate(("42", "7", "1,042", "42.0"))]
+    summary, predictions = evaluate_method(
+        Constant(*semcot, " 42 or 7<|im_end|>"), problems, batch_size=3, latency_samples=2
+    )
+    interval = binomtest(2, 4).proportion_ci(0.95, method="wilson")
+    expected = {
+        "method": "constant",
+        "n": 4,
+        "accuracy": 0.5,
+        "accuracy_ci95": [interval.low, interval.high],
+        "accuracy_lenient": 0.75,
+        "unparsed_rate": 0.0,
+        "batch_size": 3,
+        "latency_n": 2,
+        "max_new_tokens": 16,
+    }
+    assert {key: summary[key] for key in expected} == expected
+    assert 0 < summary["latency_p50_s"] <= summary["latency_p95_s"]
+    assert predictions[2] == {
+        "method": "constant",
+        "question": "Question 2",
+        "gold": "1,042",
+        "output": " 42 or 7",
+        "parsed": "42",
+        "correct": False,
+        "new_tokens": summary["new_tokens_mean"],
+    }
+
+
+def test_an_answer_that_cannot_be_judged_is_refused_before_anything_is_run(semcot):
+    with pytest.raises(ValueError, match="'left'"):
+        evaluate_method(Constant(*semcot, " 42"), [{"question": "Where?", "answer": "left"}])
+
+
+def test_speedups():
+    assert [row["speedup_vs_cot"] for row in with_speedups([{"method": "cot", "latency_p50_s": 3.0}])] == [1.0]
+    summaries = [{"method": "semcot", "latency_p50_s": 0.5}, {"method": "cot", "latency_p50_s": 3.0}]
+    assert [row["speedup_vs_cot"] for row in with_speedups(summaries)] == [6.0, 1.0]
+    assert with_speedups(summaries[:1])[0]["speedup_vs_cot"] is None
+    untimed = [{**summary, "latency_p50_s": None} for summary in summaries]
+    assert [row["speedup_vs_cot"] for row in with_speedups(untimed)] == [None, None]
+
+
+def test_a_report_without_latencies(semcot, tmp_path):
+    problems = [{"question": "How many?", "answer": "42"}]
+    summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, latency_samples=0)
+    results = with_speedups([{**summary, "dataset": "d", "model": "m", "seed": 0, **describe_machine(semcot[0])}])
+    write_report(tmp_path, results, predictions, "python eval_semcot.py")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert "| –     | –     |" in (tmp_path / "report.md").read_text()
+
+
+def test_load_model_says_what_is_wrong(semcot, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_model(str(tmp_path / "nowhere"))
+    semcot[0].language_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="llama model, not a SemCoT checkpoint"):
+        load_model(str(tmp_path))
+
+
+def test_load_model(adapter):
+    model, tokenizer = load_model(str(adapter), dtype="bfloat16", base_model=adapter.parent / "models" / "tiny-llama")
+    assert model.language_model.dtype == torch.bfloat16 and not model.training
+    assert tokenizer.convert_tokens_to_ids("<thought>") == model.config.thought_token_id
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Give another --output_dir"):
+        prepare_output_dir(tmp_path / "file" / "results")
+
+
+def run_command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "eval_semcot.py"), *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A folder in which eval_semcot.py was run on a tiny checkpoint; the run's output is in `printed`."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama", checkpoint_kind="full")
+    assert isinstance(model, SemCoTForCausalLM)
+    model.save_pretrained(folder / "checkpoint")
+    tokenizer.save_pretrained(folder / "checkpoint")
+    options = "--model checkpoint --data synthetic_arithmetic --limit 5 --seed 3 --output_dir out --batch_size 2"
+    options += " --methods semcot direct cot --cot_max_new_tokens 24 --latency_samples 2 --device cpu"
+    finished = run_command(folder, *options.split())
+    assert finished.returncode == 0, finished.stderr
+    (folder / "printed").write_text(finished.stdout)
+    return folder
+
+
+def read_results(folder):
+    results = json.loads((folder / "out" / "results.json").read_text())
+    predictions = [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()]
+    return results, predictions
+
+
+def test_command_writes_all_results(evaluated):
+    results, predictions = read_results(evaluated)
+    assert sorted(path.name for path in (evaluated / "out").iterdir()) == [
+        "predictions.jsonl",
+        "report.md",
+        "results.json",
+    ]
+    assert [result["method"] for result in results] == ["semcot", "direct", "cot"]
+    for result in results:
+        assert result.keys() == RESULT_KEYS
+        known = {"dataset": "synthetic_arithmetic", "model": "checkpoint", "seed": 3, "n": 5, "batch_size": 2}
+        assert {key: result[key] for key in known} == known
+        assert (result["device"], result["dtype"]) == ("cpu", "float32")
+        assert {"python", "torch", "transformers"} <= result["versions"].keys()
+        assert result["samples_per_s"] > 0 and result["peak_memory_mb"] > 0
+    cot = results[2]
+    assert [result["speedup_vs_cot"] for result in results] == [
+        cot["latency_p50_s"] / result["latency_p50_s"] for result in results
+    ]
+    problems = load_problems("synthetic_arithmetic", "eval", num_samples=5, seed=3)
+    asked = [(problem["question"], problem["answer"]) for problem in problems]
+    assert [(row["question"], row["gold"]) for row in predictions] == asked * 3
+
+
+def test_figures_agree_with_the_predictions(evaluated):
+    results, predictions = read_results(evaluated)
+    lenient = evaluate.load(str(ROOT / "semcot" / "metrics" / "lenient_accuracy"), keep_in_memory=True)
+    for result in results:
+        rows = [row for row in predictions if row["method"] == result["method"]]
+        assert len(rows) == result["n"]
+        assert result["accuracy"] == sum(row["correct"] for row in rows) / len(rows)
+        assert result["unparsed_rate"] == sum(row["parsed"] is None for row in rows) / len(rows)
+        assert result["new_tokens_mean"] == sum(row["new_tokens"] for row in rows) / len(rows)
+        assert all(1 <= row["new_tokens"] <= result["max_new_tokens"] for row in rows)
+        texts, golds = ([row[key] for row in rows] for key in ("output", "gold"))
+        assert lenient.compute(predictions=texts, references=golds)["accuracy_lenient"] == result["accuracy_lenient"]
+
+
+def test_report_and_printed_table_show_the_results(evaluated):
+    results, _ = read_results(evaluated)
+    table = format_table(results)
+    assert table in (evaluated / "out" / "report.md").read_text()
+    assert table in (evaluated / "printed").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    for row, result in zip(rows, results, strict=True):
+        assert row[:2] == [result["method"], "5"]
+        assert row[2].split()[0] == f"{100 * result['accuracy']:.1f}%"
+        assert row[6] == f"{result['latency_p50_s']:.3f}"
+
+
+def test_command_is_repeatable(evaluated, tmp_path):
+    """The same answers, with other batches and only one method; the earlier results are replaced."""
+    options = "--data synthetic_arithmetic --limit 5 --seed 3 --batch_size 4 --methods semcot --latency_samples 0"
+    finished = run_command(tmp_path, "--model", evaluated / "checkpoint", "--output_dir", "out", *options.split())
+    assert finished.returncode == 0, finished.stderr
+    _, before = read_results(evaluated)
+    results, predictions = read_results(tmp_path)
+    assert predictions == before[:5]
+    assert results[0]["speedup_vs_cot"] is None and results[0]["latency_p50_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "semcot", "pause"), "choose from 'semcot', 'direct', 'cot'"),
+        (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
+        (("--data", "nothing"), "no known data set"),
+        (("--batch_size", "0"), "batch_size must be at least 1"),
+    ],
+)
+def test_wrong_use_says_so(arguments, message, tmp_path):
+    valid = ["--model", "m", "--data", "synthetic_coin_flip", "--output_dir", "out"]
+    finished = run_command(tmp_path, *valid, *arguments)
+    assert finished.returncode != 0 and message in finished.stderr
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", METHODS)
+def test_on_cuda(name, adapter):
+    model, tokenizer = load_model(str(adapter))
+    assert model.device.type == "cuda" and model.language_model.dtype == torch.bfloat16
+    problems = load_problems("synthetic_coin_flip", "eval", num_samples=4)
+    summary, _ = evaluate_method(METHODS[name](model, tokenizer), problems, max_new_tokens=8, latency_samples=2)
+    assert summary["n"] == 4 and 0 < summary["peak_memory_mb"] < 4096
