@@ -46,7 +46,7 @@ class EvalOptions:
 
 
 def main() -> None:
-    options = HfArgumentParser(EvalOptions).parse_args_into_dataclasses()[0]
+    options = HfArgumentParser(EvalOptions, allow_abbrev=False).parse_args_into_dataclasses()[0]
     output_dir = prepare_output_dir(options.output_dir)
     problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)

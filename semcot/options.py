@@ -134,7 +134,7 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} must map option names to values.")
         arguments = [part for name, value in recipe.items() for part in _as_flag(name, value)] + arguments
-    return HfArgumentParser(TrainOptions, prog="train_semcot.py").parse_args_into_dataclasses(arguments)[0]
+    return HfArgumentParser(TrainOptions, prog="train_semcot.py", allow_abbrev=False).parse_args_into_dataclasses(arguments)[0]
 
 
 def _as_flag(name: str, value: object) -> list[str]:

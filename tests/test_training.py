@@ -42,6 +42,7 @@ def tiny_options(base: Path, folder: Path) -> TrainOptions:
         encoder_batch_size=8,
         encoder_embedding_dim=16,
         batch_size=8,
+        warmup_epochs=0.5,
         lens_weight=0.5,
         lens_epochs=0.5,
         max_steps=5,
@@ -109,7 +110,7 @@ def test_losses_fall(options):
     train(replace(options, eval_steps=30, save_steps=100))
     history = json.loads((Path(options.output_dir) / "phases/generator/losses.json").read_text())
     losses = [entry["answer_loss"] for entry in history if "answer_loss" in entry]
-    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert not (Path(options.output_dir) / "reasoning_encoder").exists(), "alpha = 0 needs no stage 1"
 
 
