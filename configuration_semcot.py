@@ -105,6 +105,13 @@ class SemCoTConfig(PreTrainedConfig):
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict:
+        """As every config's, but for where the two models were loaded from: a path that says nothing elsewhere."""
+        content = super().to_dict()
+        for part in ("text_config", "generator_config"):
+            content[part].pop("_name_or_path", None)
+        return content
+
     @property
     def answer_cue(self) -> str:
         """The text between the implicit tokens and the answer, such as `"Answer:"`."""

@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from semcot.reasoning_encoder import encode_thoughts
 from semcot.tokenization import render_prompt
@@ -129,7 +130,7 @@ class DistillationTrainer(Trainer):
         self.explanation_weight = explanation_weight
         self.lens_weight = lens_weight
         self.lens_only = lens_only
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, however large that is
+        self.model_accepts_loss_kwargs = True  # has the Trainer count the answer tokens of a whole optimizer step
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
 
     def compute_loss(
@@ -142,43 +143,41 @@ class DistillationTrainer(Trainer):
         embedding = inputs.pop("reasoning_embedding", None)
         explanation_labels = inputs.pop("explanation_labels")
         lens_labels = inputs.pop("lens_labels")
+        # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
+        # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
+        batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1
+        if model.training and num_items_in_batch is not None and not self.lens_only:
+            inputs["num_items_in_batch"] = num_items_in_batch / (batches * self.args.world_size)
         outputs = model(**inputs, thoughts_only=self.lens_only)
-        if self.lens_only:
-            loss, accuracy = self._lens(outputs.thoughts, lens_labels)
-            self._record(model, {"lens_loss": loss, "lens_accuracy": accuracy})
-            return (loss, outputs) if return_outputs else loss
-        terms = {"answer_loss": outputs.loss}
-        loss = (1 - self.alpha) * outputs.loss
-        if self.alpha > 0:
+        terms, weights = {}, {}
+        if not self.lens_only:
+            terms["answer_loss"], weights["answer_loss"] = outputs.loss, 1 - self.alpha
+            logits = outputs.logits[:, :-1].float()
+            kept = slice(-logits.shape[1], None)
+            terms["accuracy"] = _all_right(logits, inputs["labels"][:, kept])
+        if self.alpha > 0 and not self.lens_only:
             meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
             terms["alignment_loss"] = 1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1).mean()
-            loss = loss + self.alpha * terms["alignment_loss"]
-        if self.lens_weight > 0:
-            terms["lens_loss"], terms["lens_accuracy"] = self._lens(outputs.thoughts, lens_labels)
-            loss = loss + self.lens_weight * terms["lens_loss"]
-        logits = outputs.logits[:, :-1].float()
-        kept = slice(-logits.shape[1], None)
-        if self.explanation_weight > 0:
-            terms["explanation_loss"] = F.cross_entropy(
-                logits.flatten(0, 1), explanation_labels[:, kept].flatten(), ignore_index=IGNORED
-            )
-            loss = loss + self.explanation_weight * terms["explanation_loss"]
-        labels = inputs["labels"][:, kept]
-        terms["accuracy"] = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
-
-        self._record(model, terms)
-        return (loss, outputs) if return_outputs else loss
-
-    def _lens(self, thoughts: torch.FloatTensor, labels: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy of the thoughts as tokens, and the share of rows that are spelt exactly."""
-        base = self.accelerator.unwrap_model(self.model)
-        logits = F.linear(thoughts, base.get_input_embeddings().weight.to(thoughts.dtype)).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-        return loss, ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
-
-    def _record(self, model: nn.Module, terms: dict[str, torch.Tensor]) -> None:
+            weights["alignment_loss"] = self.alpha
+        if self.explanation_weight > 0 and not self.lens_only:
+            terms["explanation_loss"] = _mean_over_rows(logits, explanation_labels[:, kept])
+            weights["explanation_loss"] = self.explanation_weight
+        if self.lens_weight > 0 or self.lens_only:
+            table = self.accelerator.unwrap_model(self.model).get_input_embeddings().weight
+            spelling = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
+            terms["lens_loss"] = _mean_over_rows(spelling, lens_labels)
+            terms["lens_accuracy"] = _all_right(spelling, lens_labels)
+            weights["lens_loss"] = 1.0 if self.lens_only else self.lens_weight
         for name, value in terms.items():
             self._terms["" if model.training else "eval_"][name].append(value.detach())
+        loss = sum(weight * terms[name] for name, weight in weights.items()) / batches
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
+        # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
+        rows = train_dataset or self.train_dataset
+        per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(per_step, lengths=list(rows["length"]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for prefix, record in self._terms.items():
@@ -188,3 +187,14 @@ class DistillationTrainer(Trainer):
                     logs[prefix + name] = round(mean.item(), 4)
                 record.clear()
         super().log(logs, start_time)
+
+
+def _mean_over_rows(logits: torch.FloatTensor, labels: torch.LongTensor) -> torch.Tensor:
+    """The mean over rows of each row's mean cross-entropy; a row without labels counts as 0."""
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return (losses.sum(1) / (labels != IGNORED).sum(1).clamp(min=1)).mean()
+
+
+def _all_right(logits: torch.FloatTensor, labels: torch.LongTensor) -> torch.Tensor:
+    """The share of rows whose labels are all the likeliest tokens."""
+    return ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()

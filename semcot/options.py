@@ -91,7 +91,9 @@ class TrainOptions:
     logging_steps: int = field(default=20, metadata={"help": "Steps between logged losses."})
     eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
     save_steps: int = field(default=200, metadata={"help": "Steps between training checkpoints, for resuming."})
-    report_to: str = field(default="none", metadata={"help": "tensorboard, trackio, wandb, …"})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "One or more of tensorboard, trackio, wandb, …"}
+    )
     resume_from_checkpoint: bool = field(default=False, metadata={"help": "Go on with the run in `output_dir`."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Start afresh in a non-empty `output_dir`."})
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished checkpoint."})
@@ -134,7 +136,9 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} must map option names to values.")
         arguments = [part for name, value in recipe.items() for part in _as_flag(name, value)] + arguments
-    return HfArgumentParser(TrainOptions, prog="train_semcot.py", allow_abbrev=False).parse_args_into_dataclasses(arguments)[0]
+    return HfArgumentParser(TrainOptions, prog="train_semcot.py", allow_abbrev=False).parse_args_into_dataclasses(
+        arguments
+    )[0]
 
 
 def _as_flag(name: str, value: object) -> list[str]:

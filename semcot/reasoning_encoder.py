@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semcot import reasoning_module
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.reasoning_module import ReasoningModule, check_base, default_layers
+from semcot.state_cache import StateCache
 
 PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
@@ -143,6 +144,7 @@ def train_reasoning_encoder(
     temperature: float = 0.05,
     seed: int = 0,
     resume_from_checkpoint: bool = False,
+    cache_bytes: int = 2**31,
     **training_arguments: Any,
 ) -> dict[str, Any]:
     """
@@ -157,6 +159,8 @@ def train_reasoning_encoder(
         temperature: cosine similarities are divided by it.
         resume_from_checkpoint: go on where an earlier call with the same arguments ended, or start if there was none.
             The outcome is that of an uninterrupted run. Otherwise checkpoints of an earlier call are thrown away.
+        cache_bytes: where texts are read more than once, the base's states are kept, in half precision, in a file that
+            is mapped and not read where it is larger than this.
         training_arguments: for `SentenceTransformerTrainingArguments`: logging_steps, save_steps, report_to, bf16, …
 
     Returns:
@@ -202,6 +206,14 @@ def train_reasoning_encoder(
         _frozen(encoder)
         return json.loads(summary.read_text())
 
+    per_step = batch_size * process.world_size
+    passes = [
+        phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
+    ]
+    if sum(passes) > 1:
+        texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
+        with process.main_process_first(local=False):
+            encoder[0].state_cache = StateCache(encoder[0], texts, work / "states.npy", max_bytes=cache_bytes)
     figures, kept = {}, None
     for phase in phases:
         record = work / phase.name / FIGURES_FILE
@@ -218,6 +230,7 @@ def train_reasoning_encoder(
         if process.should_save:
             print(_describe(phase, figures[phase.name], kept), flush=True)
 
+    encoder[0].state_cache = None
     _frozen(encoder)
     figures |= {"kept": kept, "pool": min(len(validation), RETRIEVAL_POOL)}
     with process.main_process_first(local=False):
@@ -286,10 +299,16 @@ def _train_phase(
     encoder.requires_grad_(True)
     encoder[0].requires_grad_(phase.train_layers)
     loss = MultipleNegativesRankingLoss(
-        encoder, scale=1 / temperature, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+        encoder,
+        scale=1 / temperature,
+        directions=("query_to_doc", "doc_to_query"),
+        partition_mode="per_direction",
+        gather_across_devices=arguments.world_size > 1,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel
     trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
+    arguments.dataloader_drop_last = False  # set for several processes; a small validation split would be gone
     figures = {"loss": trainer.evaluate()["eval_loss"]}
     return figures | retrieval_accuracy(encoder, validation, arguments.per_device_eval_batch_size)
 

@@ -5,15 +5,20 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
+import sys
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
@@ -43,19 +48,25 @@ PHASES = {
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
     """Runs both stages and writes the checkpoint to `options.output_dir`."""
-    output_dir = prepare_output_dir(options)
+    # Of all processes, where torchrun or accelerate started several; the first may prepare data for long.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
+    output_dir = Path(options.output_dir)
+    if state.is_main_process:
+        prepare_output_dir(options)
+    state.wait_for_everyone()
     set_seed(options.seed)
     train_set, validation_set = load_data(options)
     model, tokenizer = build_model(options)
     trained, total = (model.num_parameters(only_trainable=only) / 1e6 for only in (True, False))
-    print(f"{len(train_set)} problems to train on, {len(validation_set)} for validation.")
-    print(f"{trained:.1f}M of {total:.1f}M parameters are trained.")
+    state.print(f"{len(train_set)} problems to train on, {len(validation_set)} for validation.")
+    state.print(f"{trained:.1f}M of {total:.1f}M parameters are trained.")
     record = describe_run(train_set, validation_set)
 
     encoder = None
     if options.alpha > 0:
         encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
-        train_set, validation_set = (embed_reasonings(options, part, encoder) for part in (train_set, validation_set))
+        train_set = embed_reasonings(options, train_set, encoder, "train")
+        validation_set = embed_reasonings(options, validation_set, encoder, "validation")
     explain = options.explanation_weight > 0
     train_set, validation_set = (
         tokenize_problems(part, tokenizer, options.num_thoughts, explain) for part in (train_set, validation_set)
@@ -64,18 +75,28 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         if getattr(options, PHASES[phase].epochs) > 0:
             record[phase] = train_phase(options, phase, model, tokenizer, encoder, train_set, validation_set)
 
+    if not state.is_main_process:
+        return model
+    record["peak_memory_gb"] = peak_memory_gb()
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, model_card_kwargs=card)
     tokenizer.save_pretrained(output_dir)
     write_json(output_dir / "training.json", record)
-    print(f"The checkpoint is in {output_dir}.")
+    print(f"The checkpoint is in {output_dir}. Peak memory: {record['peak_memory_gb']} GB.")
     if options.push_to_hub:
         repo_id = options.hub_model_id or output_dir.resolve().name
-        print(model.push_to_hub(repo_id, tokenizer=tokenizer, model_card_kwargs=card))
+        try:
+            print(model.push_to_hub(repo_id, tokenizer=tokenizer, model_card_kwargs=card))
+        except Exception as error:
+            error.add_note(
+                f"The checkpoint in {output_dir} is whole. To push it, run the same command once more with "
+                "--resume_from_checkpoint True --push_to_hub True; nothing is trained again."
+            )
+            raise
     return model
 
 
-def prepare_output_dir(options: TrainOptions) -> Path:
+def prepare_output_dir(options: TrainOptions) -> None:
     """
     Makes the output folder and writes the options into it.
 
@@ -95,7 +116,7 @@ def prepare_output_dir(options: TrainOptions) -> Path:
                     + ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
                     + ". Resume with the same ones, or start in another folder."
                 )
-            return folder
+            return
         if not options.overwrite_output_dir:
             raise FileExistsError(
                 f"{folder} is not empty. Give another --output_dir, or --resume_from_checkpoint True to go on with the "
@@ -108,7 +129,6 @@ def prepare_output_dir(options: TrainOptions) -> Path:
         (folder / "README.md").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, asdict(options))
-    return folder
 
 
 RESUME_FLAGS = ("resume_from_checkpoint", "overwrite_output_dir", "push_to_hub", "hub_model_id", "report_to")
@@ -123,7 +143,9 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
             try:
                 evaluation = load_problems(name, "eval")
             except FileNotFoundError as error:
-                print(f"{name}: whether evaluation questions also stand in train was not checked. {error}")
+                PartialState().print(
+                    f"{name}: whether evaluation questions also stand in train was not checked. {error}"
+                )
             else:
                 part = leave_out(part, evaluation, name)
         parts.append(part)
@@ -136,7 +158,9 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
 def leave_out(problems: Dataset, evaluation: Dataset, name: str) -> Dataset:
     """The problems whose questions do not stand in the evaluation split; says how many do."""
     shared = shared_questions(problems, evaluation)
-    print(f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out.")
+    PartialState().print(
+        f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out."
+    )
     return without(problems, shared)
 
 
@@ -204,12 +228,15 @@ def train_encoder(
         base_model_name_or_path=options.base_model,
     )
     epochs = {"dense": options.encoder_dense_epochs, "all": options.encoder_epochs}
+    num_processes = PartialState().num_processes
     rates = {"dense": options.encoder_dense_learning_rate, "all": options.encoder_learning_rate}
     phases = [
         dataclasses.replace(
             phase,
             learning_rate=rates[phase.name],
-            max_steps=num_steps(options, len(pairs[0]) / options.encoder_batch_size, epochs[phase.name]),
+            max_steps=num_steps(
+                options, len(pairs[0]) / (options.encoder_batch_size * num_processes), epochs[phase.name]
+            ),
         )
         for phase in ENCODER_PHASES
     ]
@@ -227,15 +254,27 @@ def train_encoder(
         logging_steps=options.logging_steps,
         save_steps=options.save_steps,
         report_to=options.report_to,
+        project="semcot",
+        run_name=f"{Path(options.output_dir).name}-encoder",
     )
     return encoder, figures
 
 
-def embed_reasonings(options: TrainOptions, problems: Dataset, encoder: SentenceTransformer) -> Dataset:
-    """Adds the meaning of each reasoning, one vector a problem, computed once."""
-    with torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=options.autocast):
-        embeddings = encode_texts(encoder, problems["reasoning"])
-    return problems.add_column("reasoning_embedding", list(embeddings.float().cpu().numpy()))
+def embed_reasonings(options: TrainOptions, problems: Dataset, encoder: SentenceTransformer, name: str) -> Dataset:
+    """Adds the meaning of each reasoning, one vector a problem: computed once, each process its share, and kept."""
+    state = PartialState()
+    file = Path(options.output_dir) / "phases" / f"reasoning_embeddings_{name}.safetensors"
+    if not file.exists():
+        autocast = torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=options.autocast)
+        with state.split_between_processes(list(problems["reasoning"])) as share, autocast:
+            embeddings = encode_texts(encoder, share).float().cpu()
+        embeddings = torch.cat(gather_object([embeddings]))
+        if state.is_main_process:
+            file.parent.mkdir(exist_ok=True)
+            save_file({"embeddings": embeddings}, file.with_suffix(".tmp"))
+            os.replace(file.with_suffix(".tmp"), file)
+        state.wait_for_everyone()
+    return problems.add_column("reasoning_embedding", list(load_file(file)["embeddings"].numpy()))
 
 
 def train_phase(
@@ -261,7 +300,7 @@ def train_phase(
     trained = [model.projection, model.thought_embedding] + ([] if phase == "warmup" else [model.generator])
     for part in trained:
         part.requires_grad_(True)
-    per_step = options.batch_size * options.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", 1))
+    per_step = options.batch_size * options.gradient_accumulation_steps * PartialState().num_processes
     steps_per_epoch = len(train_set) / per_step
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -274,10 +313,8 @@ def train_phase(
         warmup_steps=0.03,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        gradient_checkpointing=options.gradient_checkpointing,
         bf16=options.autocast,
         use_cpu=not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="steps",
         eval_steps=options.eval_steps,
@@ -285,9 +322,14 @@ def train_phase(
         save_total_limit=2,
         logging_steps=options.logging_steps,
         report_to=options.report_to,
+        project="semcot",
         run_name=f"{Path(options.output_dir).name}-{phase}",
         seed=options.seed,
+        # Only where asked for: the name is about to change.
+        **({"gradient_checkpointing": True} if options.gradient_checkpointing else {}),
     )
+    # Several GPUs are used by several processes (torchrun), never by the slow threads of DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     set_seed(options.seed)
     header = model.config.prompt_template.split("{question}")[0]
     trainer = DistillationTrainer(
@@ -306,9 +348,11 @@ def train_phase(
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-    model.save_pretrained(finished)
-    write_json(folder / "losses.json", trainer.state.log_history)
-    write_json(finished / "figures.json", figures)
+    if trainer.is_world_process_zero():
+        model.save_pretrained(finished)
+        write_json(folder / "losses.json", trainer.state.log_history)
+        write_json(finished / "figures.json", figures)
+    trainer.accelerator.wait_for_everyone()
     return figures
 
 
@@ -316,6 +360,15 @@ def num_steps(options: TrainOptions, steps_per_epoch: float, epochs: float) -> i
     """Optimizer steps of a phase, at least one, at most `max_steps` where that is set."""
     steps = max(1, round(epochs * steps_per_epoch))
     return min(steps, options.max_steps) if options.max_steps > 0 else steps
+
+
+def peak_memory_gb() -> float:
+    """The most that this process took: of the GPU's memory where there is one, else of the machine's."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
+    )
 
 
 def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
@@ -328,6 +381,7 @@ def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "device": device,
+        "processes": PartialState().num_processes,
         "train_problems": len(train_set),
         "validation_problems": len(validation_set),
         "data_sha256": digest.hexdigest(),

@@ -248,6 +248,7 @@ def test_the_clone_is_a_checkpoint():
     """The repository's root: config, tokenizer, card and weights fit each other; no base is needed to see that."""
     config = AutoConfig.from_pretrained(ROOT, trust_remote_code=True)
     assert config.checkpoint_kind == "adapter" and config.local_base_model is None
+    assert '"/' not in (ROOT / "config.json").read_text(), "a path of the machine that wrote it"
     weights = Path(ROOT / "model.safetensors")
     assert weights.stat().st_size <= 64 * 2**20
     tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)

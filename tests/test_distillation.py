@@ -77,14 +77,14 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
         losses = F.cross_entropy(output.logits[0, :-1], ids[0, 1:].where(ids[0, 1:] < 330, 0), reduction="none")
         start = len(row["prompt_ids"]) - 1
         answers.append(losses[start : start + len(answer)])
-        explanations.append(losses[start + len(answer) :])
+        explanations.append(losses[start + len(answer) :].sum() / max(1, len(explanation)))
         meaning = encode_thoughts(encoder, output.thoughts)
         alignments.append(1 - F.cosine_similarity(meaning, torch.tensor([row["reasoning_embedding"]])))
         read = output.thoughts[0] @ model.get_input_embeddings().weight.T
-        lens.append(F.cross_entropy(read, torch.tensor(row["lens_ids"]), reduction="none"))
-    answer, explanation = torch.cat(answers).mean(), torch.cat(explanations).mean()
-    alignment = torch.cat(alignments).mean()
-    spelt = torch.cat(lens)[torch.tensor(rows["lens_ids"]).flatten() != -100].mean()
+        spelling = F.cross_entropy(read, torch.tensor(row["lens_ids"]), reduction="none")
+        lens.append(spelling.sum() / max(1, sum(token != -100 for token in row["lens_ids"])))
+    answer, alignment = torch.cat(answers).mean(), torch.cat(alignments).mean()
+    explanation, spelt = torch.stack(explanations).mean(), torch.stack(lens).mean()
 
     def loss(**options):
         trainer = trainer_of(model.train(), rows, collate, tmp_path, reasoning_encoder=encoder, **options)

@@ -6,6 +6,7 @@ import os
 import signal
 import string
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, tiny_base_tokenizer, tiny_language_model
@@ -23,6 +24,7 @@ from semcot.reasoning_encoder import (
     retrieval_accuracy,
     train_reasoning_encoder,
 )
+from semcot.state_cache import StateCache
 from semcot.tokenization import build_tokenizer
 
 TEXTS = ["She had 9 old songs", "yes", "rushawn flips the coin and yerania does not"]
@@ -307,6 +309,46 @@ def test_a_phase_that_makes_retrieval_worse_is_undone(tmp_path, capsys):
     assert figures["all"]["reasoning_to_condensed"] < figures["dense"]["reasoning_to_condensed"]
     assert_same(weights(alone), weights(encoder))
     assert "worse than phase dense" in capsys.readouterr().out
+
+
+def count_passes(module, monkeypatch) -> list[int]:
+    """The batch size of each later pass of the base's lower layers."""
+    passes, run = [], module.base_states
+    count = lambda input_ids, attention_mask: passes.append(len(input_ids)) or run(input_ids, attention_mask)  # noqa: E731
+    monkeypatch.setattr(module, "base_states", count)
+    return passes
+
+
+@pytest.mark.parametrize("max_bytes, kind", [(2**20, np.ndarray), (100, np.memmap)])
+def test_cached_states_are_those_of_the_base(max_bytes, kind, tmp_path, monkeypatch):
+    encoder = make_encoder()
+    fresh = encode_texts(encoder, TEXTS)
+    passes = count_passes(encoder[0], monkeypatch)
+    for _ in range(2):  # the second time from the file
+        encoder[0].state_cache = StateCache(encoder[0], TEXTS * 2, tmp_path / "states.npy", max_bytes, batch_size=2)
+        assert type(encoder[0].state_cache._states) is kind
+        torch.testing.assert_close(encode_texts(encoder, TEXTS[::-1]).flip(0), fresh, atol=5e-3, rtol=5e-3)
+    assert passes == [2, 1] and [file.name for file in tmp_path.iterdir()] == ["states.npy"]
+    assert encode_texts(encoder, ["another text"]).isfinite().all() and passes == [2, 1, 1]
+    with pytest.raises(ValueError, match="of other texts"):
+        StateCache(encoder[0], TEXTS[:2], tmp_path / "states.npy")
+
+
+def test_states_beyond_half_precision_are_cut(tmp_path, monkeypatch):
+    module = make_encoder()[0]
+    monkeypatch.setattr(
+        module, "base_states", lambda input_ids, attention_mask: torch.full((*input_ids.shape, 32), -1e6)
+    )
+    cache = StateCache(module, TEXTS, tmp_path / "states.npy")
+    assert (cache(TEXTS[:1])["input_features"] == -65504).all()
+
+
+def test_training_asks_the_base_once_for_each_text(tmp_path, monkeypatch):
+    encoder, train, validation = make_encoder(), make_pairs(24), make_pairs(8, seed=1)
+    passes = count_passes(encoder[0], monkeypatch)
+    phases = [Phase("dense", 1e-2, False, num_train_epochs=2), Phase("all", 1e-3, True, num_train_epochs=2)]
+    train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases, batch_size=8)
+    assert sum(passes) == 2 * (24 + 8) and encoder[0].state_cache is None
 
 
 def test_retrieval_counts_pairs_that_share_a_text_as_found():

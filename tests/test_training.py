@@ -2,6 +2,9 @@
 
 import json
 import os
+import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +17,12 @@ import torch
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from tensorboard.backend.event_processing import event_accumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semcot.data import load_problems
 from semcot.options import TrainOptions, parse_options
-from semcot.training import build_model, load_data, train
+from semcot.training import PHASES, build_model, load_data, train
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -51,6 +55,12 @@ def tiny_options(base: Path, folder: Path) -> TrainOptions:
         logging_steps=1,
         bf16=False,
     )
+
+
+def as_flags(options: TrainOptions) -> list[str]:
+    given = {name: value for name, value in asdict(options).items() if value is not None}
+    lists = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    return [part for name, values in lists.items() for part in (f"--{name}", *map(str, values))]
 
 
 @pytest.fixture
@@ -118,10 +128,7 @@ def test_losses_fall(options):
 def test_killed_in_every_phase_and_resumed(finished, tmp_path):
     options, uninterrupted = finished
     folder = tmp_path / "run"
-    flags = []
-    for name, value in {**asdict(options), "output_dir": str(folder)}.items():
-        if value is not None:
-            flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    flags = as_flags(replace(options, output_dir=str(folder)))
     marks = ["reasoning_encoder/phases/dense", "reasoning_encoder/phases/all", "phases/warmup", "phases/generator"]
     for mark in marks:
         command = subprocess.Popen([*SCRIPT, *flags], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -134,15 +141,124 @@ def test_killed_in_every_phase_and_resumed(finished, tmp_path):
         flags[flags.index("--resume_from_checkpoint") + 1] = "True"
     result = subprocess.run([*SCRIPT, *flags], env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert_same_weights(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(finished, tmp_path):
+    """SEMCOT_KILLS sets how many; `results/kills.txt` is the log of 20."""
+    options, uninterrupted = finished
+    moments = random.Random(0)
+    for attempt in range(int(os.environ.get("SEMCOT_KILLS", "2"))):
+        folder = tmp_path / str(attempt)
+        command = [*SCRIPT, *as_flags(replace(options, output_dir=str(folder)))]
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (folder / "options.json").exists():
+            time.sleep(0.01)
+        seconds = moments.uniform(0, float(os.environ.get("SEMCOT_KILL_SECONDS", "8")))
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reached = sorted(str(path.relative_to(folder)) for path in folder.rglob("checkpoint-*"))
+        done = sorted(str(path.parent.relative_to(folder)) for path in folder.rglob("finished/figures.json"))
+        print(f"kill {attempt + 1} after {seconds:.2f} s, status {process.returncode}; left {reached}, finished {done}")
+        run(replace(options, output_dir=str(folder), resume_from_checkpoint=True))
+        assert_same_weights(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
+    options, uninterrupted = finished
+    folder = tmp_path / "run"
+    largest = max((uninterrupted / "phases/generator").glob("checkpoint-*/optimizer.pt")).stat().st_size
+
+    def no_file_as_large() -> None:  # what a write beyond it gets is an OSError, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
+
+    options = replace(options, output_dir=str(folder))
+    command = [*SCRIPT, *as_flags(options)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=no_file_as_large)
+    assert result.returncode != 0 and not (folder / "model.safetensors").exists()
+    assert (folder / "phases/warmup/finished/figures.json").exists(), result.stderr
+    run(replace(options, resume_from_checkpoint=True))
+    assert_same_weights(folder, uninterrupted)
+
+
+def test_a_lost_hub_costs_no_checkpoint(finished, base, tmp_path):
+    options, uninterrupted = finished
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    (folder / "model.safetensors").unlink()
+    # The base by a Hub's name, since nothing that hangs on a local folder is pushed; found in models/ all the same.
+    options = replace(options, output_dir=str(folder), base_model="someone/tiny-llama")
+    (folder / "options.json").write_text(json.dumps(asdict(options)))
+    shutil.copytree(base, tmp_path / "models" / "tiny-llama")
+    options = replace(options, resume_from_checkpoint=True, push_to_hub=True, hub_model_id="someone/model")
+    environment = {**ENVIRONMENT, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x"}
+    command = [*SCRIPT, *as_flags(options)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode != 0 and f"The checkpoint is in {folder}" in result.stdout, result.stderr
+    assert "onnect" in result.stderr and "--resume_from_checkpoint True --push_to_hub True" in result.stderr
+    assert_same_weights(folder, uninterrupted)
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, base_model=base)
+
+
+@pytest.mark.slow
+def test_losses_go_to_tensorboard_and_trackio(options, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "TRACKIO_DIR", str(tmp_path / "trackio"))
+    run(replace(options, report_to=["tensorboard", "trackio"], lens_epochs=0.0, max_steps=2))
+    events = event_accumulator.EventAccumulator(str(next((tmp_path / "run/phases/generator").rglob("events.*")).parent))
+    events.Reload()
+    drawn = [event.value for event in events.Scalars("train/answer_loss")]
+    history = json.loads((tmp_path / "run/phases/generator/losses.json").read_text())
+    assert drawn == pytest.approx([entry["answer_loss"] for entry in history if "answer_loss" in entry])
+    databases = list((tmp_path / "trackio").rglob("*semcot*"))
+    assert databases, list((tmp_path / "trackio").rglob("*"))
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    """Bitwise, of the model and of the reasoning encoder."""
     for name in (
         "model.safetensors",
         "reasoning_encoder/model.safetensors",
         "reasoning_encoder/2_Dense/model.safetensors",
     ):
-        resumed, expected = load_file(folder / name), load_file(uninterrupted / name)
-        assert resumed.keys() == expected.keys()
+        weights, expected = load_file(folder / name), load_file(other / name)
+        assert weights.keys() == expected.keys()
         for key in expected:
-            assert torch.equal(resumed[key], expected[key]), f"{name}: {key}"
+            assert torch.equal(weights[key], expected[key]), f"{name}: {key}"
+
+
+def run(options: TrainOptions, *launcher: str) -> dict[str, list[dict[str, float]]]:
+    """Trains in a process (or more) of its own; returns the history of each phase of stage 2."""
+    command = [sys.executable, *launcher, *SCRIPT[1:], *as_flags(options)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    folder = Path(options.output_dir) / "phases"
+    files = {phase: folder / phase / "losses.json" for phase in PHASES}
+    return {phase: json.loads(file.read_text()) for phase, file in files.items() if file.exists()}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_path):
+    options = replace(options, dataset=["synthetic_arithmetic"], num_samples=[60], explanation_weight=0.25)
+    alone = run(options)
+    accumulated = run(replace(options, output_dir=str(tmp_path / "parts"), batch_size=4, gradient_accumulation_steps=2))
+    halves = replace(options, output_dir=str(tmp_path / "two"), batch_size=4, encoder_batch_size=4)
+    together = run(halves, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    terms = ("loss", "answer_loss", "alignment_loss", "explanation_loss", "lens_loss", "accuracy", "lens_accuracy")
+    compared = 0
+    for other in (accumulated, together):
+        for phase, history in alone.items():
+            for entry, same in zip(history, other[phase], strict=True):
+                for term in set(terms) & entry.keys():
+                    assert abs(entry[term] - same[term]) < 1.01e-4, f"{phase}, step {entry['step']}: {term}"
+                    compared += 1
+    assert compared > 100
+    for name in ("model.safetensors", "reasoning_encoder/model.safetensors"):
+        expected = load_file(Path(options.output_dir) / name)
+        for key, weight in load_file(tmp_path / "two" / name).items():
+            torch.testing.assert_close(weight, expected[key], atol=1e-3, rtol=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
