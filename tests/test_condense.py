@@ -448,7 +448,7 @@ class TestJournal:
         assert "24 replies, 2,400 tokens read, 240 written, cost 0.004800" in capsys.readouterr().out
 
     def test_a_torn_line_is_dropped(self, server, tmp_path):
-        server.faults["reasoning", 2] = [status(500)] * 2
+        server.faults["reasoning", 2] = [BAD["empty"]] * 2
         for _ in range(2):
             with pytest.raises(CondenseError):
                 condense(options_for(tmp_path, server, bare(3), max_attempts=1))
