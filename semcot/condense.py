@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.data import _READERS, load_problems
+from semcot.data import READERS, load_problems
 from semcot.files import write_text
 
 PROMPTS = {
@@ -106,7 +106,7 @@ def read_records(source: str) -> dict[str, dict[str, Any]]:
     Raises what it raises, and `ValueError` where JSON cannot hold a field or no reasoning could be checked.
     """
     problems, path = load_problems(source).to_list(), Path(source)
-    reader = _READERS.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     rows = reader(path) if reader else ((f"record {number}", {}) for number, _ in enumerate(problems, 1))
     records = {where: {**row, **problem} for (where, row), problem in zip(rows, problems, strict=True)}
     for where, record in records.items():

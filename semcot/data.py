@@ -73,9 +73,9 @@ def load_problems(
     if name in HUB_DATASETS:
         return _to_dataset(_load_named(name, split)[:num_samples])
     path = Path(name)
-    if path.suffix.lower() not in _READERS:
+    if path.suffix.lower() not in READERS:
         known = ", ".join([*HUB_DATASETS, *SYNTHETIC_DATASETS])
-        raise ValueError(f"{name!r} is no known data set ({known}) and no file ending in {', '.join(_READERS)}")
+        raise ValueError(f"{name!r} is no known data set ({known}) and no file ending in {', '.join(READERS)}")
     return _to_dataset(_load_file(path)[:num_samples])
 
 
@@ -169,7 +169,7 @@ def _load_file(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        problems = [_to_problem(row, f"{path}, {where}") for where, row in _READERS[path.suffix.lower()](path)]
+        problems = [_to_problem(row, f"{path}, {where}") for where, row in READERS[path.suffix.lower()](path)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     if not problems:
@@ -219,7 +219,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"row {number}", row
 
 
-_READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
 
 
 def _to_problem(row: Any, where: str) -> dict[str, str]:

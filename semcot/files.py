@@ -4,8 +4,6 @@ import json
 import os
 from pathlib import Path
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 
 def write_text(path: Path, text: str) -> None:
     """Writes beside, then renames: a reader never sees half a file."""
@@ -21,7 +19,7 @@ def write_json(path: Path, content: object) -> None:
 
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The newest of the Trainer's checkpoints whose last file, trainer_state.json, was written to its end."""
-    checkpoints = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    checkpoints = folder.glob("checkpoint-*")
     for checkpoint in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())
