@@ -3,6 +3,7 @@ Says how good and how fast a checkpoint answers, beside the same base without th
 thought: `python eval_semcot.py --model . --data multiarith --output_dir results/multiarith`.
 """
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from semcot.data import load_problems
+from semcot.answers import check_answers
+from semcot.data import HUB_DATASETS, fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
 from semcot.methods import METHODS
 from semcot.report import format_table, prepare_output_dir, write_report
@@ -43,15 +45,26 @@ class EvalOptions:
         for name in ("batch_size", "max_new_tokens", "cot_max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.latency_samples < 0:
+            raise ValueError(f"latency_samples must be at least 0, got {self.latency_samples}.")
 
 
 def main() -> None:
     options = HfArgumentParser(EvalOptions, allow_abbrev=False).parse_args_into_dataclasses()[0]
     output_dir = prepare_output_dir(options.output_dir)
     problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
+    check_answers(problems["answer"], options.data)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
-    context = {"dataset": options.data, "model": options.model, "seed": options.seed, **describe_machine(model)}
+    context = {
+        "dataset": options.data,
+        "data_sha256": fingerprint(problems),
+        "model": options.model,
+        "seed": options.seed,
+        **describe_machine(model),
+    }
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    if options.data in HUB_DATASETS and (folder := os.environ.get("SEMCOT_DATA_DIR")):
+        command = f"SEMCOT_DATA_DIR={shlex.quote(folder)} {command}"
 
     summaries, predictions = [], []
     for name in dict.fromkeys(options.methods):

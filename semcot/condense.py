@@ -258,8 +258,8 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
         kind, gold = answer_kind(record["answer"]), normalize_answer(record["answer"])
         if (found := parse_answer(text, kind, explicit_reasoning=True)) != gold:
             return text, f"the reasoning ends in {found}, not in the gold answer {gold}"
-    elif len(text) >= len(record["reasoning"]):
-        return text, "the condensed reasoning is not shorter than the reasoning"
+    elif len(text) > len(record["reasoning"]):
+        return text, "the condensed reasoning is longer than the reasoning"
     return text, None
 
 

@@ -5,6 +5,7 @@ strings, `COLUMNS`. Where a source has no reasoning or no condensed reasoning, t
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -83,6 +84,20 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Data
     """Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation."""
     parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
     return parts["train"], parts["test"]
+
+
+def fingerprint(problems: Dataset) -> str:
+    """SHA-256 of the problems in their order: the same for the same ones, wherever they come from."""
+    digest = hashlib.sha256()
+    for row in problems.select_columns(COLUMNS):
+        digest.update(json.dumps([row[column] for column in COLUMNS]).encode())
+    return digest.hexdigest()
+
+
+def without_repeats(dataset: Dataset) -> Dataset:
+    """The data set less the problems whose question, whatever its case and white space, came before."""
+    first = {_normalise(question): i for i, question in reversed(list(enumerate(dataset["question"])))}
+    return dataset.select(sorted(first.values()))
 
 
 def shared_questions(train: Dataset, evaluation: Dataset) -> set[str]:
@@ -201,13 +216,16 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}, has more cells than the header; quote cells that hold a comma"
-                )
-            yield f"line {reader.line_num}", row
+        csv.field_size_limit(2**30)  # a long reasoning is no error
+        reader = csv.reader(file)
+        header = next(reader, [])
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) > len(header):
+                raise ValueError(f"{path}, line {line}, has more cells than the header; quote cells that hold a comma")
+            if cells:
+                yield f"line {line}", dict(zip(header, cells, strict=False))
+            line = reader.line_num + 1
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:

@@ -7,12 +7,16 @@ optionally with two more terms, which supervise the thoughts densely and cost no
 
 - explanation: after the answer's end the base, reading the same thoughts, must also write the condensed reasoning (the
   auxiliary decoder of SIM-CoT, arXiv 2509.20317, here the frozen base itself).
-- lens: read with the base's token embeddings, the thoughts spell the last K tokens of the condensed reasoning (a logit
-  lens on the implicit tokens). It needs no pass of the base, so that it can also be trained ahead of the rest, cheaply.
+- lens: read with the base's token embeddings, the thoughts spell the ends of the last steps of the condensed reasoning
+  (a logit lens on the implicit tokens). It needs no pass of the base, so that it can also be trained ahead of the rest,
+  cheaply. Of the vocabulary, only the tokens that some step ends with are told apart.
 """
 
+import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset
@@ -29,12 +33,16 @@ IGNORED = -100
 
 
 def tokenize_problems(
-    problems: Dataset, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, explain: bool = False
+    problems: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    num_thoughts: int,
+    explain: bool = False,
+    lens_steps: int = 1,
 ) -> Dataset:
     """
     Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
-    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids` (the
-    last K tokens of the condensed reasoning, -100 in front of a shorter one), `length`.
+    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids`
+    (what [`lens_targets`] says), `length`.
     """
     eos = [tokenizer.eos_token_id]
 
@@ -46,16 +54,38 @@ def tokenize_problems(
         answers = [answer + eos for answer in ids([f" {answer}" for answer in batch["answer"]])]
         condensed = ids([f" {text}" if text else "" for text in batch["condensed_reasoning"]])
         explanations = [tokens + eos if explain and tokens else [] for tokens in condensed]
-        last = [tokens[-num_thoughts:] for tokens in condensed]
         return {
             "prompt_ids": prompts,
             "answer_ids": answers,
             "explanation_ids": explanations,
-            "lens_ids": [[IGNORED] * (num_thoughts - len(tokens)) + tokens for tokens in last],
+            "lens_ids": [
+                lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in batch["condensed_reasoning"]
+            ],
             "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
         }
 
     return problems.map(tokenize, batched=True, desc="Tokenizing")
+
+
+def lens_targets(
+    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, lens_steps: int
+) -> list[int]:
+    """
+    What the thoughts spell: of each of the last `lens_steps` steps, the last K / `lens_steps` tokens that are not
+    blank, so that every result has its own place. Steps are parted by a comma or semicolon and a space; with
+    `lens_steps` = 1 the text is one step. -100 stands in front of short steps, and for missing ones.
+
+    "11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step and
+    `- 9 = 2 8 = 1 0` from 2.
+    """
+    steps = re.split(r"[,;]\s+", condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
+    width = num_thoughts // lens_steps
+    targets = []
+    for step in steps:
+        tokens = tokenizer(f" {step}", add_special_tokens=False).input_ids if step else []
+        tokens = [token for token in tokens if tokenizer.decode([token]).strip()][-width:]
+        targets += [IGNORED] * (width - len(tokens)) + tokens
+    return [IGNORED] * (num_thoughts - len(targets)) + targets
 
 
 @dataclass
@@ -110,6 +140,7 @@ class DistillationTrainer(Trainer):
         explanation_weight: weight of the cross-entropy of the condensed reasoning, 0 to leave it out.
         lens_weight: weight of the cross-entropy of the thoughts as tokens of the condensed reasoning, 0 for none.
         lens_only: train on the lens term alone, without a pass of the base.
+        lens_tokens: ids of the tokens that the lens tells apart, ascending; the whole vocabulary by default.
     """
 
     def __init__(
@@ -120,6 +151,7 @@ class DistillationTrainer(Trainer):
         explanation_weight: float = 0.0,
         lens_weight: float = 0.0,
         lens_only: bool = False,
+        lens_tokens: torch.LongTensor | None = None,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -130,6 +162,7 @@ class DistillationTrainer(Trainer):
         self.explanation_weight = explanation_weight
         self.lens_weight = lens_weight
         self.lens_only = lens_only
+        self.lens_tokens = None if lens_tokens is None else lens_tokens.to(self.args.device)
         self.model_accepts_loss_kwargs = True  # has the Trainer count the answer tokens of a whole optimizer step
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
 
@@ -149,52 +182,91 @@ class DistillationTrainer(Trainer):
         if model.training and num_items_in_batch is not None and not self.lens_only:
             inputs["num_items_in_batch"] = num_items_in_batch / (batches * self.args.world_size)
         outputs = model(**inputs, thoughts_only=self.lens_only)
-        terms, weights = {}, {}
+        losses: dict[str, tuple[float, torch.Tensor]] = {}
+        terms: dict[str, _Term] = {}
         if not self.lens_only:
-            terms["answer_loss"], weights["answer_loss"] = outputs.loss, 1 - self.alpha
+            losses["answer_loss"] = 1 - self.alpha, outputs.loss
             logits = outputs.logits[:, :-1].float()
             kept = slice(-logits.shape[1], None)
+            # In training a share of the step's mean, not this batch's own.
+            num_tokens = 1 if model.training else (inputs["labels"] != IGNORED).sum()
+            terms["answer_loss"] = _Term(outputs.loss * num_tokens, num_tokens)
             terms["accuracy"] = _all_right(logits, inputs["labels"][:, kept])
         if self.alpha > 0 and not self.lens_only:
             meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
-            terms["alignment_loss"] = 1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1).mean()
-            weights["alignment_loss"] = self.alpha
+            has_reasoning = embedding.any(-1)
+            distances = (1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1)) * has_reasoning
+            losses["alignment_loss"] = self.alpha, distances.mean()
+            terms["alignment_loss"] = _Term(distances.sum(), has_reasoning.sum())
         if self.explanation_weight > 0 and not self.lens_only:
-            terms["explanation_loss"] = _mean_over_rows(logits, explanation_labels[:, kept])
-            weights["explanation_loss"] = self.explanation_weight
+            per_row, has_explanation = _mean_of_rows(logits, explanation_labels[:, kept])
+            losses["explanation_loss"] = self.explanation_weight, per_row.mean()
+            terms["explanation_loss"] = _Term(per_row.sum(), has_explanation.sum())
         if self.lens_weight > 0 or self.lens_only:
             table = self.accelerator.unwrap_model(self.model).get_input_embeddings().weight
+            if self.lens_tokens is not None:
+                table = table[self.lens_tokens]
+                places = torch.searchsorted(self.lens_tokens, lens_labels)
+                lens_labels = torch.where(lens_labels == IGNORED, IGNORED, places)
             spelling = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
-            terms["lens_loss"] = _mean_over_rows(spelling, lens_labels)
+            per_row, is_spelt = _mean_of_rows(spelling, lens_labels)
+            losses["lens_loss"] = 1.0 if self.lens_only else self.lens_weight, per_row.mean()
+            terms["lens_loss"] = _Term(per_row.sum(), is_spelt.sum())
             terms["lens_accuracy"] = _all_right(spelling, lens_labels)
-            weights["lens_loss"] = 1.0 if self.lens_only else self.lens_weight
-        for name, value in terms.items():
-            self._terms["" if model.training else "eval_"][name].append(value.detach())
-        loss = sum(weight * terms[name] for name, weight in weights.items()) / batches
+        for name, (total, count) in terms.items():
+            term = torch.stack([total.detach().float(), torch.as_tensor(count, device=total.device).float()])
+            self._terms["" if model.training else "eval_"][name].append(term)
+        loss = sum(weight * value for weight, value in losses.values()) / batches
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
         rows = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(per_step, lengths=list(rows["length"]))
+        # The state's epoch is a whole number where an epoch begins, and a resumed run's stands within its epoch.
+        return _EpochSampler(
+            per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: int(self.state.epoch or 0)
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for prefix, record in self._terms.items():
             if f"{prefix}loss" in logs:
-                for name, values in record.items():
-                    mean = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean")
-                    logs[prefix + name] = round(mean.item(), 4)
+                for name, terms in record.items():
+                    total, count = self.accelerator.reduce(torch.stack(terms).sum(0), reduction="sum").tolist()
+                    if count:
+                        logs[prefix + name] = round(total / count, 4)
                 record.clear()
         super().log(logs, start_time)
 
 
-def _mean_over_rows(logits: torch.FloatTensor, labels: torch.LongTensor) -> torch.Tensor:
-    """The mean over rows of each row's mean cross-entropy; a row without labels counts as 0."""
+class _Term(NamedTuple):
+    """What a batch adds to a logged figure, which is the sum of totals over the sum of counts."""
+
+    total: torch.Tensor
+    count: torch.Tensor | int
+
+
+class _EpochSampler(LengthGroupedSampler):
+    """Draws each epoch's order from seed and epoch alone, so that a run resumed within an epoch finds its order."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        return super().__iter__()
+
+
+def _mean_of_rows(logits: torch.FloatTensor, labels: torch.LongTensor) -> tuple[torch.Tensor, torch.BoolTensor]:
+    """Each row's mean cross-entropy, 0 for a row without labels, and which rows have any."""
     losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return (losses.sum(1) / (labels != IGNORED).sum(1).clamp(min=1)).mean()
+    num_labels = (labels != IGNORED).sum(1)
+    return losses.sum(1) / num_labels.clamp(min=1), num_labels > 0
 
 
-def _all_right(logits: torch.FloatTensor, labels: torch.LongTensor) -> torch.Tensor:
-    """The share of rows whose labels are all the likeliest tokens."""
-    return ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).float().mean()
+def _all_right(logits: torch.FloatTensor, labels: torch.LongTensor) -> _Term:
+    """How many of the rows that have labels have the likeliest token at each."""
+    has_labels = (labels != IGNORED).any(1)
+    right = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1)
+    return _Term((right & has_labels).sum(), has_labels.sum())

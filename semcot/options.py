@@ -3,10 +3,25 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
 from transformers import HfArgumentParser
+
+
+class Phase(NamedTuple):
+    """The options that say how long and how fast a phase of stage 2 trains."""
+
+    epochs: str
+    learning_rate: str
+
+
+PHASES = {
+    "warmup": Phase("warmup_epochs", "warmup_learning_rate"),
+    "lens": Phase("lens_epochs", "lens_learning_rate"),
+    "generator": Phase("epochs", "learning_rate"),
+}
 
 
 @dataclass
@@ -19,7 +34,10 @@ class TrainOptions:
     base_model: str = field(
         default="HuggingFaceTB/SmolLM2-135M-Instruct", metadata={"help": "Frozen base: a Hub id or a folder."}
     )
-    generator: str | None = field(default=None, metadata={"help": "Small causal LM with the base's token ids."})
+    generator: str | None = field(
+        default=None,
+        metadata={"help": "Small causal LM with the base's token ids, or a SemCoT checkpoint to train on from."},
+    )
     generator_layers: int | None = field(
         default=None, metadata={"help": "Instead of `generator`: copy this many first layers of the base."}
     )
@@ -66,22 +84,32 @@ class TrainOptions:
         default=0.0,
         metadata={"help": "Weight of the loss for spelling the condensed reasoning's end with the thoughts."},
     )
+    lens_steps: int = field(
+        default=1,
+        metadata={"help": "The thoughts spell the ends of this many last steps, each in K / lens_steps thoughts."},
+    )
     lens_learning_rate: float = field(
         default=5e-4, metadata={"help": "Extra phase on that loss alone: whole generator."}
     )
     lens_epochs: float = field(default=0.0, metadata={"help": "Extra phase on that loss alone, before the last one."})
     warmup_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: projection, thought embedding."})
     warmup_epochs: float = field(default=0.1, metadata={"help": "First phase: passes over the train split."})
-    learning_rate: float = field(default=3e-4, metadata={"help": "Second phase: the whole generator."})
-    epochs: float = field(default=1.0, metadata={"help": "Second phase: passes over the train split."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Last phase: the whole generator."})
+    epochs: float = field(default=1.0, metadata={"help": "Last phase: passes over the train split."})
     batch_size: int = field(default=16, metadata={"help": "Problems in a batch, per device."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches in an optimizer step."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of both phases' learning rates."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of every phase's learning rate."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping."})
     bf16: bool | None = field(
         default=None,
         metadata={"help": "Compute in bfloat16 under autocast. By default on a GPU, and on a CPU made for it."},
+    )
+    torch_compile: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the generator; pays for long runs only. A resumed one then repeats but for rounding."
+        },
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory (generator)."})
 
@@ -104,6 +132,12 @@ class TrainOptions:
             raise ValueError("Give either generator (a small LM's name) or generator_layers (a number), and not both.")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}.")
+        if max(getattr(self, phase.epochs) for phase in PHASES.values()) <= 0:
+            raise ValueError("warmup_epochs, lens_epochs and epochs are all 0: nothing would be trained.")
+        if self.alpha > 0 and max(self.encoder_dense_epochs, self.encoder_epochs) <= 0:
+            raise ValueError("The reasoning encoder gets no epochs; give it some, or train without it: alpha 0.")
+        if self.lens_steps < 1 or self.num_thoughts % self.lens_steps:
+            raise ValueError(f"lens_steps must divide num_thoughts = {self.num_thoughts}, got {self.lens_steps}.")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         sources = self.train_file or self.dataset

@@ -5,6 +5,7 @@ The weights are stored in bfloat16 (or another dtype) and still load in the one 
 base is named by its Hub id alone; no path of this machine goes along. The clone's own checkpoint is made this way.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class PublishOptions:
 def publish(options: PublishOptions) -> None:
     """Writes the copy and says how large it is."""
     model = SemCoTForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    if os.path.isdir(model.config.base_model_name_or_path or ""):
+        raise ValueError(
+            f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
+            "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."
+        )
     dtype = getattr(torch, options.weights_dtype)
     weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
     model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)

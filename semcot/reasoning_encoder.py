@@ -30,6 +30,7 @@ from semcot.state_cache import StateCache
 PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
 FIGURES_FILE = "validation.json"
+LOSSES_FILE = "losses.json"
 DEFAULT_ARGUMENTS = {
     "report_to": "none",
     "logging_steps": 10,
@@ -236,6 +237,8 @@ def train_reasoning_encoder(
     with process.main_process_first(local=False):
         if process.should_save:
             encoder.save_pretrained(str(folder))
+            losses = {phase.name: json.loads((work / phase.name / LOSSES_FILE).read_text()) for phase in phases}
+            write_json(folder / LOSSES_FILE, losses)
             write_json(summary, figures)
     if process.should_save:  # last of all, and no more needed
         shutil.rmtree(work)
@@ -308,6 +311,8 @@ def _train_phase(
     arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel
     trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
+    if arguments.should_save:
+        write_json(Path(arguments.output_dir) / LOSSES_FILE, trainer.state.log_history)
     arguments.dataloader_drop_last = False  # set for several processes; a small validation split would be gone
     figures = {"loss": trainer.evaluate()["eval_loss"]}
     return figures | retrieval_accuracy(encoder, validation, arguments.per_device_eval_batch_size)

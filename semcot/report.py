@@ -16,7 +16,8 @@ _NOTES = """
   stands here only for comparison with figures made that way.
 - **unparsed**: outputs without any answer; they count as wrong.
 - **new tokens**: mean per answer, with the end-of-sequence token, without padding. Implicit tokens are not written.
-- **p50, p95**: seconds from question to answer at batch size 1; **speed-up**: p50 of cot over this method's.
+- **p50, p95**: seconds from question to answer at batch size 1, of {latency_n} questions; **speed-up**: p50 of cot over
+  this method's.
 - **samples/s**: in batches. All times are after a warm-up, device-synchronised, with tokenisation and generator.
 - **memory**: peak, on CUDA of the method, elsewhere of the process up to then.
 """
@@ -67,11 +68,12 @@ def write_report(
     first = results[0]
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     report = (
-        f"# {first['model']} on {first['dataset']}\n\n"
+        f"# {first['dataset']}\n\n"
         f"```\n{command}\n```\n\n"
-        f"{first['n']} problems, seed {first['seed']}, greedy, batch size {first['batch_size']}, {first['device']} "
-        f"({first['cpu_threads']} CPU threads), {first['dtype']}; {versions}.\n\n"
-        f"{format_table(results)}\n{_NOTES}"
+        f"Model `{first['model']}`, {first['n']} problems, seed {first['seed']}, greedy, batch size "
+        f"{first['batch_size']}, {first['device']} ({first['cpu_threads']} CPU threads), {first['dtype']}; "
+        f"{versions}.\n\n"
+        f"{format_table(results)}\n{_NOTES.format_map(first)}"
     )
     write_text(folder / "results.json", json.dumps(list(results), indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))

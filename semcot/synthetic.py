@@ -713,7 +713,7 @@ _STORIES = """
 
 = a - b, p / k; ; act: hike|bike ride|canoe trip|walk
 . {n} planned a {act} of {a} miles
-. {he} did {b} miles on the first day and the same distance on each of the other {k} days
+. {he} did {b} miles on the first day and shared the rest evenly among {k} more days
 ? how many miles did {he} do on each of those {k} days
 > the other days covered {p} miles
 > over {k} days, that is {q} miles
@@ -1126,8 +1126,11 @@ def _numbers(story: _Story, rng: random.Random) -> dict[str, int]:
             return values
 
 
-def _tell(facts: list[str], question: str, rng: random.Random) -> str:
-    """Puts the clauses together: as sentences, some joined by "and", the last perhaps as the question's condition."""
+def _tell(facts: list[str], aside: list[str], question: str, rng: random.Random) -> str:
+    """
+    Puts the clauses together: as sentences, some joined by "and", the last perhaps as the question's condition. What is
+    said by the way stands alone, after the first sentence.
+    """
     sentences, conditions = facts[:1], []
     rest = facts[1:]
     if rest and rng.random() < 0.5:
@@ -1141,7 +1144,7 @@ def _tell(facts: list[str], question: str, rng: random.Random) -> str:
             sentences.append(fact)
     if conditions:
         question = f"if {' and '.join(conditions)}, {question}"
-    return ". ".join([*sentences, question]) + "?"
+    return ". ".join([sentences[0], *aside, *sentences[1:], question]) + "?"
 
 
 def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
@@ -1163,9 +1166,9 @@ def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
     slots["t1"], slots["t2"] = rng.choice(TIMES)
 
     facts = [_expand(fact, rng) for fact in story.facts]
-    if "{n}" in facts[0] and rng.random() < 0.07:
-        facts[0] += f". {rng.choice(DISTRACTORS)}"
-    question = _tell([fact.format_map(slots) for fact in facts], _expand(story.question, rng).format_map(slots), rng)
+    aside = [rng.choice(DISTRACTORS)] if "{n}" in facts[0] and rng.random() < 0.07 else []
+    facts, aside = ([text.format_map(slots) for text in texts] for texts in (facts, aside))
+    question = _tell(facts, aside, _expand(story.question, rng).format_map(slots), rng)
 
     equations = {
         result: f"{numbers[left]} {operation} {numbers[right]} = {numbers[result]}"

@@ -1,18 +1,10 @@
 """The recipe of a training run, from data sets to a loadable checkpoint, to be read top to bottom."""
 
 import dataclasses
-import hashlib
 import json
 import os
-import platform
-import resource
-import shutil
-import sys
-from dataclasses import asdict
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -20,30 +12,39 @@ from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from modeling_semcot import SemCoTForCausalLM, find_base
-from semcot.data import HUB_DATASETS, load_problems, shared_questions, split_validation, without
-from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems
+from semcot.data import (
+    HUB_DATASETS,
+    load_problems,
+    shared_questions,
+    split_validation,
+    without,
+    without_repeats,
+)
+from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.files import last_whole_checkpoint, write_json
-from semcot.options import TrainOptions
+from semcot.options import PHASES, TrainOptions
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.run_record import (
+    check_same_run,
+    describe_for_card,
+    describe_run,
+    hub_datasets,
+    peak_memory_gb,
+    prepare_output_dir,
+)
 from semcot.tokenization import build_tokenizer
-
-
-class Phase(NamedTuple):
-    """The options that say how long and how fast a phase of stage 2 trains."""
-
-    epochs: str
-    learning_rate: str
-
-
-PHASES = {
-    "warmup": Phase("warmup_epochs", "warmup_learning_rate"),
-    "lens": Phase("lens_epochs", "lens_learning_rate"),
-    "generator": Phase("epochs", "learning_rate"),
-}
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
@@ -51,29 +52,53 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     # Of all processes, where torchrun or accelerate started several; the first may prepare data for long.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
     output_dir = Path(options.output_dir)
+    if options.push_to_hub and os.path.isdir(options.base_model):
+        raise ValueError(
+            f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. Give "
+            "its Hub id as base_model; it is still found in models/ where there is no connection."
+        )
     if state.is_main_process:
         prepare_output_dir(options)
     state.wait_for_everyone()
     set_seed(options.seed)
     train_set, validation_set = load_data(options)
+    check_reasonings(options, train_set, validation_set)
+    record = describe_run(train_set, validation_set)
+    if state.is_main_process:
+        check_same_run(output_dir, record)
     model, tokenizer = build_model(options)
     trained, total = (model.num_parameters(only_trainable=only) / 1e6 for only in (True, False))
     state.print(f"{len(train_set)} problems to train on, {len(validation_set)} for validation.")
     state.print(f"{trained:.1f}M of {total:.1f}M parameters are trained.")
-    record = describe_run(train_set, validation_set)
 
-    encoder = None
-    if options.alpha > 0:
-        encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
-        train_set = embed_reasonings(options, train_set, encoder, "train")
-        validation_set = embed_reasonings(options, validation_set, encoder, "validation")
     explain = options.explanation_weight > 0
     train_set, validation_set = (
-        tokenize_problems(part, tokenizer, options.num_thoughts, explain) for part in (train_set, validation_set)
+        tokenize_problems(part, tokenizer, options.num_thoughts, explain, options.lens_steps)
+        for part in (train_set, validation_set)
     )
-    for phase in PHASES:
-        if getattr(options, PHASES[phase].epochs) > 0:
-            record[phase] = train_phase(options, phase, model, tokenizer, encoder, train_set, validation_set)
+    check_lengths(model, train_set, validation_set)
+    lens_tokens = {token for part in (train_set, validation_set) for ids in part["lens_ids"] for token in ids}
+    lens_tokens = torch.tensor(sorted(lens_tokens - {IGNORED}))
+
+    step_size = options.batch_size * options.gradient_accumulation_steps * state.num_processes
+    steps = {
+        name: num_steps(options, len(train_set) / step_size, getattr(options, phase.epochs))
+        for name, phase in PHASES.items()
+        if getattr(options, phase.epochs) > 0
+    }
+    encoder, aligned_set = None, train_set
+    if options.alpha > 0:
+        encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
+        # The lens phase reads all problems; the others, which need the meaning of the reasoning, may read fewer.
+        num_aligned = step_size * max((steps[name] for name in steps if name != "lens"), default=1)
+        aligned_set = train_set.select(range(min(num_aligned, len(train_set))))
+        aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
+        validation_set = embed_reasonings(options, validation_set, encoder, "validation")
+    for name in steps:
+        problems = train_set if name == "lens" else aligned_set
+        record[name] = train_phase(
+            options, name, steps[name], model, tokenizer, encoder, lens_tokens, problems, validation_set
+        )
 
     if not state.is_main_process:
         return model
@@ -96,107 +121,117 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     return model
 
 
-def prepare_output_dir(options: TrainOptions) -> None:
-    """
-    Makes the output folder and writes the options into it.
-
-    Raises:
-        FileExistsError: it holds something and neither resuming nor overwriting was asked for.
-        ValueError: resuming with other options than the run was started with.
-    """
-    folder = Path(options.output_dir)
-    record = folder / "options.json"
-    if folder.exists() and any(folder.iterdir()):
-        if options.resume_from_checkpoint and record.exists():
-            before, now = json.loads(record.read_text()), asdict(options)
-            changed = [name for name in now if now[name] != before.get(name) and name not in RESUME_FLAGS]
-            if changed:
-                raise ValueError(
-                    f"{folder} was started with other options: "
-                    + ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
-                    + ". Resume with the same ones, or start in another folder."
-                )
-            return
-        if not options.overwrite_output_dir:
-            raise FileExistsError(
-                f"{folder} is not empty. Give another --output_dir, or --resume_from_checkpoint True to go on with the "
-                "run in it, or --overwrite_output_dir True to start afresh."
-            )
-        if not record.exists():
-            raise FileExistsError(f"{folder} holds no earlier run (no options.json), so it is not cleared. Empty it.")
-        for name in ("phases", "reasoning_encoder"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / "README.md").unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, asdict(options))
-
-
-RESUME_FLAGS = ("resume_from_checkpoint", "overwrite_output_dir", "push_to_hub", "hub_model_id", "report_to")
-
-
 def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
-    """The train and validation splits. Questions that also stand in an evaluation split are left out and counted."""
-    parts = []
-    for name, num_samples in options.sources:
-        part = load_problems(name, "train", num_samples=num_samples, seed=options.seed)
+    """
+    The train and validation splits, each question once. Questions that also stand in an evaluation split, of a named
+    data set, beside a file (`eval.json` beside `train.json`) or named by the options, are left out and counted.
+    """
+    parts = [
+        load_problems(name, "train", num_samples=num_samples, seed=options.seed)
+        for name, num_samples in options.sources
+    ]
+    problems = without_repeats(concatenate_datasets(parts))
+    evaluations = list(options.evaluation_file or [])
+    for name, _ in options.sources:
+        beside = Path(name).with_name(f"eval{Path(name).suffix}")
         if name in HUB_DATASETS:
-            try:
-                evaluation = load_problems(name, "eval")
-            except FileNotFoundError as error:
-                PartialState().print(
-                    f"{name}: whether evaluation questions also stand in train was not checked. {error}"
+            evaluations.append(name)
+        elif beside.is_file() and beside != Path(name):
+            evaluations.append(str(beside))
+    for name in dict.fromkeys(evaluations):
+        try:
+            evaluation = load_problems(name, "eval")
+        except FileNotFoundError as error:
+            if name not in HUB_DATASETS:
+                raise
+            PartialState().print(f"{name}: whether evaluation questions also stand in train was not checked. {error}")
+            continue
+        shared = shared_questions(problems, evaluation)
+        PartialState().print(
+            f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out."
+        )
+        problems = without(problems, shared)
+    return split_validation(problems, options.validation_fraction, options.seed)
+
+
+def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: Dataset) -> None:
+    """Raises `ValueError` when a loss was asked for that the data cannot give."""
+    remedy = "Use data that have them (python -m semcot.condense writes them), or train without that loss: "
+    if options.alpha > 0:
+        for name, part in (("train", train_set), ("validation", validation_set)):
+            if not len(with_both_reasonings(part)):
+                raise ValueError(
+                    f"The {name} split has no pairs of reasoning and condensed_reasoning for the reasoning encoder. "
+                    f"{remedy}--alpha 0."
                 )
-            else:
-                part = leave_out(part, evaluation, name)
-        parts.append(part)
-    for file in options.evaluation_file or []:
-        evaluation = load_problems(file, "eval")
-        parts = [leave_out(part, evaluation, file) for part in parts]
-    return split_validation(concatenate_datasets(parts), options.validation_fraction, options.seed)
+    condensed = [name for name in ("lens_weight", "lens_epochs", "explanation_weight") if getattr(options, name) > 0]
+    if condensed and not any(train_set["condensed_reasoning"]):
+        raise ValueError(
+            f"The train split has no condensed_reasoning. {remedy}{' '.join(f'--{name} 0' for name in condensed)}."
+        )
 
 
-def leave_out(problems: Dataset, evaluation: Dataset, name: str) -> Dataset:
-    """The problems whose questions do not stand in the evaluation split; says how many do."""
-    shared = shared_questions(problems, evaluation)
-    PartialState().print(
-        f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out."
-    )
-    return without(problems, shared)
+def check_lengths(model: SemCoTForCausalLM, *parts: Dataset) -> None:
+    """Raises `ValueError`, with the question, for a problem that is longer than the base or the generator can read."""
+    configs = (model.config.text_config, model.config.generator_config)
+    limits = [config.max_position_embeddings for config in configs if hasattr(config, "max_position_embeddings")]
+    for part in parts:
+        for i, length in enumerate(part["length"]):
+            if limits and length > min(limits):
+                raise ValueError(
+                    f"A problem has {length} tokens, the models read at most {min(limits)}. Leave it out or shorten "
+                    f"it, or take a generator with more positions: {part['question'][i][:100]!r}…"
+                )
+
+
+def with_both_reasonings(problems: Dataset) -> Dataset:
+    """The problems that stage 1 can learn from."""
+    texts = zip(problems["reasoning"], problems["condensed_reasoning"], strict=True)
+    return problems.select([i for i, (full, condensed) in enumerate(texts) if full and condensed])
 
 
 def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTokenizerBase]:
-    """The frozen base with a fresh generator, and the tokenizer with its thoughts."""
+    """The frozen base with a fresh generator, or that of another checkpoint, and the tokenizer with its thoughts."""
     clone = Path(__file__).parents[1]
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     loading = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)
-    base_tokenizer = AutoTokenizer.from_pretrained(source)
-    tokenizer, prompt_template = build_tokenizer(base_tokenizer, options.num_thoughts)
-    generator, generator_tokenizer = options.generator_layers, None
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading).to(PartialState().device)
+    tokenizer, prompt_template = build_tokenizer(AutoTokenizer.from_pretrained(source), options.num_thoughts)
+    settings = {
+        "num_thoughts": options.num_thoughts,
+        "prompt_template": prompt_template,
+        "thought_offset": options.thought_offset,
+        "checkpoint_kind": "adapter",
+        "base_model_name_or_path": options.base_model,
+        "local_base_model": os.path.abspath(source) if os.path.isdir(source) else None,
+        "encoder_start_layer": options.encoder_start_layer,
+        "encoder_end_layer": options.encoder_end_layer,
+    }
+    generator, generator_source, generator_tokenizer = options.generator_layers, None, None
     if options.generator is not None:
         generator_source = find_base(options.generator, os.curdir, clone)
-        generator = AutoModelForCausalLM.from_pretrained(generator_source, dtype="float32", **loading)
-        generator_tokenizer = AutoTokenizer.from_pretrained(generator_source)
-    model = SemCoTForCausalLM.from_components(
-        base,
-        generator,
-        num_thoughts=options.num_thoughts,
-        tokenizer=tokenizer,
-        generator_tokenizer=generator_tokenizer,
-        prompt_template=prompt_template,
-        thought_offset=options.thought_offset,
-        checkpoint_kind="adapter",
-        base_model_name_or_path=options.base_model,
-        local_base_model=os.path.abspath(source) if os.path.isdir(source) else None,
-        encoder_start_layer=options.encoder_start_layer,
-        encoder_end_layer=options.encoder_end_layer,
-    )
+    if generator_source and PreTrainedConfig.get_config_dict(generator_source)[0].get("model_type") == "semcot":
+        model = SemCoTForCausalLM.from_pretrained(generator_source, base_model=base, dtype="float32", **loading)
+        for name in ("num_thoughts", "thought_offset"):
+            if (found := getattr(model.config, name)) != settings[name]:
+                raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
+        model.config.update({name: value for name, value in settings.items() if value is not None})
+        model.to(base.device)
+    else:
+        if generator_source:
+            generator = AutoModelForCausalLM.from_pretrained(generator_source, dtype="float32", **loading)
+            generator_tokenizer = AutoTokenizer.from_pretrained(generator_source)
+        model = SemCoTForCausalLM.from_components(
+            base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
+        )
     # What is trained is kept in float32; on a GPU it computes in bfloat16 under autocast.
     for part in (model.generator, model.projection):
         part.float()
     model.thought_embedding.data = model.thought_embedding.data.float()
+    if options.torch_compile:
+        model.generator.compile(dynamic=True)
     return model, tokenizer
 
 
@@ -207,17 +242,8 @@ def train_encoder(
     train_set: Dataset,
     validation_set: Dataset,
 ) -> tuple[SentenceTransformer, dict]:
-    """Stage 1: the reasoning encoder, on all problems that have both forms of their reasoning, and its figures."""
-
-    def has_both(row: dict) -> bool:
-        return bool(row["reasoning"] and row["condensed_reasoning"])
-
-    pairs = [part.filter(has_both) for part in (train_set, validation_set)]
-    if not all(pairs):
-        raise ValueError(
-            "The data have no pairs of reasoning and condensed_reasoning to train the reasoning encoder on. Use data "
-            "that have both, or train without semantic loss: --alpha 0."
-        )
+    """Stage 1: the reasoning encoder, on problems that have both forms of their reasoning, and its figures."""
+    train_pairs, validation_pairs = with_both_reasonings(train_set), with_both_reasonings(validation_set)
     set_seed(options.seed)
     encoder = build_reasoning_encoder(
         model.language_model,
@@ -228,21 +254,21 @@ def train_encoder(
         base_model_name_or_path=options.base_model,
     )
     epochs = {"dense": options.encoder_dense_epochs, "all": options.encoder_epochs}
-    num_processes = PartialState().num_processes
     rates = {"dense": options.encoder_dense_learning_rate, "all": options.encoder_learning_rate}
+    steps_per_epoch = len(train_pairs) / (options.encoder_batch_size * PartialState().num_processes)
     phases = [
         dataclasses.replace(
             phase,
             learning_rate=rates[phase.name],
-            max_steps=num_steps(
-                options, len(pairs[0]) / (options.encoder_batch_size * num_processes), epochs[phase.name]
-            ),
+            max_steps=num_steps(options, steps_per_epoch, epochs[phase.name]),
         )
         for phase in ENCODER_PHASES
+        if epochs[phase.name] > 0
     ]
     figures = train_reasoning_encoder(
         encoder,
-        *pairs,
+        train_pairs,
+        validation_pairs,
         Path(options.output_dir) / "reasoning_encoder",
         phases=phases,
         batch_size=options.encoder_batch_size,
@@ -261,13 +287,19 @@ def train_encoder(
 
 
 def embed_reasonings(options: TrainOptions, problems: Dataset, encoder: SentenceTransformer, name: str) -> Dataset:
-    """Adds the meaning of each reasoning, one vector a problem: computed once, each process its share, and kept."""
+    """
+    Adds the meaning of each reasoning, one vector a problem, zero where there is no reasoning: computed once, each
+    process its share, and kept.
+    """
     state = PartialState()
     file = Path(options.output_dir) / "phases" / f"reasoning_embeddings_{name}.safetensors"
     if not file.exists():
         autocast = torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=options.autocast)
         with state.split_between_processes(list(problems["reasoning"])) as share, autocast:
-            embeddings = encode_texts(encoder, share).float().cpu()
+            given = [i for i, reasoning in enumerate(share) if reasoning]
+            embeddings = torch.zeros(len(share), options.encoder_embedding_dim)
+            if given:
+                embeddings[given] = encode_texts(encoder, [share[i] for i in given]).float().cpu()
         embeddings = torch.cat(gather_object([embeddings]))
         if state.is_main_process:
             file.parent.mkdir(exist_ok=True)
@@ -280,9 +312,11 @@ def embed_reasonings(options: TrainOptions, problems: Dataset, encoder: Sentence
 def train_phase(
     options: TrainOptions,
     phase: str,
+    max_steps: int,
     model: SemCoTForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    encoder,
+    encoder: SentenceTransformer | None,
+    lens_tokens: torch.LongTensor,
     train_set: Dataset,
     validation_set: Dataset,
 ) -> dict[str, float]:
@@ -300,14 +334,12 @@ def train_phase(
     trained = [model.projection, model.thought_embedding] + ([] if phase == "warmup" else [model.generator])
     for part in trained:
         part.requires_grad_(True)
-    per_step = options.batch_size * options.gradient_accumulation_steps * PartialState().num_processes
-    steps_per_epoch = len(train_set) / per_step
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
-        max_steps=num_steps(options, steps_per_epoch, getattr(options, PHASES[phase].epochs)),
+        max_steps=max_steps,
         learning_rate=getattr(options, PHASES[phase].learning_rate),
         lr_scheduler_type=options.lr_scheduler_type,
         warmup_steps=0.03,
@@ -345,8 +377,14 @@ def train_phase(
         explanation_weight=options.explanation_weight,
         lens_weight=options.lens_weight,
         lens_only=phase == "lens",
+        lens_tokens=lens_tokens,
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint == str(folder / f"checkpoint-{max_steps}"):  # killed after its last step: nothing is to be trained
+        model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"), strict=False)
+        trainer.state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
     if trainer.is_world_process_zero():
         model.save_pretrained(finished)
@@ -360,70 +398,3 @@ def num_steps(options: TrainOptions, steps_per_epoch: float, epochs: float) -> i
     """Optimizer steps of a phase, at least one, at most `max_steps` where that is set."""
     steps = max(1, round(epochs * steps_per_epoch))
     return min(steps, options.max_steps) if options.max_steps > 0 else steps
-
-
-def peak_memory_gb() -> float:
-    """The most that this process took: of the GPU's memory where there is one, else of the machine's."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
-    )
-
-
-def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
-    """What is needed to tell one run from another: versions, hardware and a fingerprint of the data."""
-    digest = hashlib.sha256()
-    for row in train_set:
-        digest.update(json.dumps([row["question"], row["answer"]]).encode())
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    packages = ("torch", "transformers", "sentence_transformers", "datasets")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": device,
-        "processes": PartialState().num_processes,
-        "train_problems": len(train_set),
-        "validation_problems": len(validation_set),
-        "data_sha256": digest.hexdigest(),
-    }
-
-
-def hub_datasets(options: TrainOptions) -> list[str]:
-    """Ids of the Hub's data sets among the sources, for the card."""
-    return [HUB_DATASETS[name] for name, _ in options.sources if name in HUB_DATASETS]
-
-
-def describe_for_card(options: TrainOptions, record: dict) -> str:
-    """The card's sections on data, validation figures and hyperparameters."""
-    data = ", ".join(f"{name} ({count})" if count else name for name, count in options.sources)
-    lines = [
-        "## Training",
-        "",
-        f"Data: {data}; {record['train_problems']} problems to train on and {record['validation_problems']} of the "
-        f"same source for validation (seed {options.seed}). Hardware: {record['device']}.",
-        "",
-        "| phase | figure on the validation split | value |",
-        "|---|---|---|",
-    ]
-    encoder = record.get("reasoning_encoder", {})
-    rows = {f"reasoning encoder, {name}": encoder[name] for name in ("dense", "all") if name in encoder}
-    rows |= {f"generator, {name}": record[name] for name in PHASES if name in record}
-    for phase, figures in rows.items():
-        lines += [f"| {phase} | {name.replace('_', ' ')} | {figures[name]:.4g} |" for name in figures if name in SHOWN]
-    lines += ["", "| option | value |", "|---|---|"]
-    skipped = {"output_dir", "hub_model_id", "report_to", *RESUME_FLAGS}
-    lines += [f"| {name} | {value} |" for name, value in asdict(options).items() if name not in skipped]
-    return "\n".join(lines)
-
-
-SHOWN = (
-    "loss",
-    "answer_loss",
-    "alignment_loss",
-    "explanation_loss",
-    "lens_loss",
-    "lens_accuracy",
-    "accuracy",
-    "reasoning_to_condensed",
-    "condensed_to_reasoning",
-)

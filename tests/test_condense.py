@@ -305,7 +305,7 @@ class TestFaults:
         [
             ("reasoning", "1 and 3 are 4. The answer is 5.", "ends in 5, not in the gold answer 4"),
             ("reasoning", "I do not know.", "ends in None, not in the gold answer 4"),
-            ("condensed_reasoning", TEXTS["reasoning"](1, 3), "is not shorter than the reasoning"),
+            ("condensed_reasoning", TEXTS["reasoning"](1, 3) + " So 4.", "is longer than the reasoning"),
         ],
     )
     def test_nonsense(self, server, tmp_path, capsys, field, text, message):

@@ -99,6 +99,13 @@ class TestFiles:
         file.write_text('question,answer\n"Which?\nA. this\nB. that",A\nWhat?,\n')
         with pytest.raises(ValueError, match="line 5: there is no answer"):
             load_problems(file)
+        file.write_text('question,answer\nWhat?,A\n"Which?\nA. this\nB. that",\n')
+        with pytest.raises(ValueError, match="line 3: there is no answer"):
+            load_problems(file)
+
+    def test_a_long_reasoning_in_a_csv_cell(self, tmp_path):
+        file = write(tmp_path / "own.csv", [{"question": "What?", "reasoning": "so " * 100_000 + "on", "answer": "A"}])
+        assert len(load_problems(file)["reasoning"][0]) == 300_002
 
     def test_byte_order_mark(self, tmp_path):
         file = tmp_path / "own.csv"

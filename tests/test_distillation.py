@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from conftest import TEXTS, tiny_semcot
-from datasets import Dataset
+from conftest import TEXTS, tiny_base_tokenizer, tiny_semcot
+from datasets import Dataset, concatenate_datasets
+from tokenizers import pre_tokenizers
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
-from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems
+from semcot.distillation import DistillationCollator, DistillationTrainer, lens_targets, tokenize_problems
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_thoughts
 from semcot.tokenization import render_prompt
 
@@ -37,9 +38,29 @@ def test_targets(parts):
         assert tokenizer.decode(row["answer_ids"]) == f" {problem['answer']}<|im_end|>"
         condensed = problem["condensed_reasoning"]
         assert tokenizer.decode(row["explanation_ids"]) == (f" {condensed}<|im_end|>" if condensed else "")
-        spelt = [token for token in row["lens_ids"] if token != -100]
-        assert len(row["lens_ids"]) == 3 and f" {condensed}".endswith(tokenizer.decode(spelt))
     assert rows["lens_ids"][1] == [-100] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "spelt"),
+    [
+        ("11 - 9 = 2, 2 + 8 = 10", 1, "2 , 2 + 8 = 1 0"),
+        ("11 - 9 = 2, 2 + 8 = 10", 2, "- 9 = 2 8 = 1 0"),
+        ("3 * 4 = 12; 12 + 5 = 17, 17 - 9 = 8", 2, "5 = 1 7 - 9 = 8"),
+        ("17 - 9 = 8", 2, ". . . . - 9 = 8"),
+        ("17 - 9 = 8", 1, ". . 1 7 - 9 = 8"),
+        ("1,234", 2, ". . . . , 2 3 4"),
+        ("7", 2, ". . . . . . . 7"),
+        ("", 1, ". . . . . . . ."),
+        ("", 2, ". . . . . . . ."),
+    ],
+)
+def test_lens_targets(text, steps, spelt):
+    tokenizer = tiny_base_tokenizer()
+    digits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(digits)
+    targets = lens_targets(text, tokenizer, 8, steps)
+    assert [tokenizer.decode([token]).strip() if token != -100 else "." for token in targets] == spelt.split()
 
 
 def test_layout(parts):
@@ -70,6 +91,7 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
     model, tokenizer, rows, collate = parts
     encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()
     answers, explanations, alignments, lens = [], [], [], []
+    endings = torch.tensor(sorted({token for row in rows for token in row["lens_ids"]} - {-100}))
     for row in rows:
         answer, explanation = row["answer_ids"], row["explanation_ids"]
         ids = torch.tensor([row["prompt_ids"] + answer + explanation])
@@ -80,9 +102,10 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
         explanations.append(losses[start + len(answer) :].sum() / max(1, len(explanation)))
         meaning = encode_thoughts(encoder, output.thoughts)
         alignments.append(1 - F.cosine_similarity(meaning, torch.tensor([row["reasoning_embedding"]])))
-        read = output.thoughts[0] @ model.get_input_embeddings().weight.T
-        spelling = F.cross_entropy(read, torch.tensor(row["lens_ids"]), reduction="none")
-        lens.append(spelling.sum() / max(1, sum(token != -100 for token in row["lens_ids"])))
+        read = output.thoughts[0] @ model.get_input_embeddings().weight[endings].T
+        spelt = [(state, token) for state, token in zip(read, row["lens_ids"], strict=True) if token != -100]
+        spelling = [F.cross_entropy(state, (endings == token).nonzero()[0, 0]) for state, token in spelt]
+        lens.append(sum(spelling, torch.zeros(())) / max(1, len(spelling)))
     answer, alignment = torch.cat(answers).mean(), torch.cat(alignments).mean()
     explanation, spelt = torch.stack(explanations).mean(), torch.stack(lens).mean()
 
@@ -95,8 +118,43 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
     torch.testing.assert_close(loss(alpha=1.0), alignment, **options)
     torch.testing.assert_close(loss(alpha=0.3), 0.3 * alignment + 0.7 * answer, **options)
     torch.testing.assert_close(loss(alpha=0.0, explanation_weight=0.5), answer + 0.5 * explanation, **options)
-    torch.testing.assert_close(loss(alpha=0.0, lens_weight=2.0), answer + 2 * spelt, **options)
-    torch.testing.assert_close(loss(alpha=0.0, lens_only=True), spelt, **options)
+    lens = {"alpha": 0.0, "lens_tokens": endings}
+    torch.testing.assert_close(loss(**lens, lens_weight=2.0), answer + 2 * spelt, **options)
+    torch.testing.assert_close(loss(**lens, lens_only=True), spelt, **options)
+    assert loss(alpha=0.0, lens_only=True) > spelt, "by default the whole vocabulary is told apart"
+
+
+def test_problems_without_reasoning_count_as_aligned(parts, tmp_path):
+    model, tokenizer, rows, collate = parts
+    encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()
+    trainer = trainer_of(model.train(), rows, collate, tmp_path, reasoning_encoder=encoder, alpha=1.0)
+    batch = collate(list(rows))
+    whole = trainer.compute_loss(model, dict(batch))
+    without_first = batch["reasoning_embedding"] * torch.tensor([[0.0], [1.0], [1.0]])
+    rest = trainer.compute_loss(model, {**batch, "reasoning_embedding": without_first})
+    assert trainer.compute_loss(model, {**batch, "reasoning_embedding": without_first * 0}) == 0
+    first = batch["reasoning_embedding"] - without_first
+    only_first = trainer.compute_loss(model, {**batch, "reasoning_embedding": first})
+    torch.testing.assert_close(rest + only_first, whole)
+    assert not any(term.requires_grad for term in trainer._terms[""]["alignment_loss"]), (
+        "no graph is held until the log"
+    )
+    assert [int(count) for _, count in trainer._terms[""]["alignment_loss"]] == [3, 2, 0, 1]
+
+
+def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
+    """Else a run that is resumed within its second epoch would read on in another order."""
+    model, _, rows, collate = parts
+    trainer = trainer_of(model, concatenate_datasets([rows] * 20), collate, tmp_path, alpha=0.0)
+    sampler = trainer._get_train_sampler()
+
+    def order(epoch: float) -> list[int]:
+        trainer.state.epoch = epoch
+        torch.rand(7)  # whatever else was drawn meanwhile
+        return list(sampler)
+
+    assert order(0) == order(0.0) != order(1.0) == order(1.4)
+    assert sorted(order(1)) == list(range(60))
 
 
 def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):
@@ -105,7 +163,7 @@ def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):
     batch = collate(list(rows))
     with torch.no_grad():
         trainer.compute_loss(model.eval(), dict(batch))
-    assert trainer._terms["eval_"]["accuracy"] == [0.0]
+    assert trainer._terms["eval_"]["accuracy"][0].tolist() == [0, 3]
     # Make the model's own greedy answers the target: then all are right.
     for i, row in enumerate(list(rows)):
         prompt = torch.tensor([row["prompt_ids"]])
@@ -116,7 +174,7 @@ def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):
             batch[name][i][where] = own
     with torch.no_grad():
         trainer.compute_loss(model, dict(batch))
-    assert trainer._terms["eval_"]["accuracy"][1] == 1.0
+    assert trainer._terms["eval_"]["accuracy"][1].tolist() == [3, 3]
 
 
 def test_alpha_without_an_encoder_is_refused(parts, tmp_path):

@@ -25,6 +25,7 @@ QUESTIONS = [
 RESULT_KEYS = {
     "method",
     "dataset",
+    "data_sha256",
     "n",
     "accuracy",
     "accuracy_ci95",
@@ -120,6 +121,16 @@ def test_a_base_without_a_chat_format_is_stopped_at_the_next_question(monkeypatc
         assert " " in unstopped.text
         assert unstopped.text.startswith(stopped.text) and stopped.text.count(" ") == 1
         assert stopped.num_tokens < unstopped.num_tokens
+
+
+def test_padding_after_a_stop_string_is_not_counted(monkeypatch):
+    monkeypatch.setattr(methods.cot, "NEXT_QUESTION", " ")
+    model, tokenizer = tiny_semcot(chat=False)
+    tokenizer.pad_token = tokenizer.eos_token
+    method = METHODS["cot"](model, tokenizer)
+    singly = [method.answer([question], 60)[0] for question in QUESTIONS]
+    assert len({output.num_tokens for output in singly}) > 1, "else no row is padded"
+    assert method.answer(QUESTIONS, 60) == singly
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from semcot.methods.method import Method, prompt_without_thoughts
 from semcot.tokenization import PLAIN_CHAT_TEMPLATE
 
@@ -27,14 +25,13 @@ class ExplicitCoT(Method):
     def _has_chat_format(self) -> bool:
         return PLAIN_CHAT_TEMPLATE not in self.tokenizer.chat_template
 
+    @property
+    def stop_string(self) -> str | None:
+        return None if self._has_chat_format else NEXT_QUESTION
+
     def prompts(self, questions: Sequence[str]) -> list[str]:
         if not self._has_chat_format:
             return [prompt_without_thoughts(self.tokenizer, question) + OPENING for question in questions]
         cue = self.model.config.answer_cue
         prompts = [prompt_without_thoughts(self.tokenizer, question + INSTRUCTION) for question in questions]
         return [prompt.removesuffix(cue) for prompt in prompts]
-
-    def generate(self, **inputs) -> torch.LongTensor:
-        if not self._has_chat_format:
-            inputs |= {"stop_strings": NEXT_QUESTION, "tokenizer": self.tokenizer}
-        return super().generate(**inputs)

@@ -30,6 +30,8 @@ class Method(ABC):
     max_new_tokens: ClassVar[int] = 16
     explicit_reasoning: ClassVar[bool] = False
     """The output holds the reasoning before the answer; otherwise the prompt ends with the answer cue."""
+    stop_string: str | None = None
+    """Text that ends an answer, besides the end-of-sequence tokens."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
@@ -59,11 +61,15 @@ class Method(ABC):
             repetition_penalty=1.0,  # some bases ship with another, and no longer take the likeliest token
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
+            **({"stop_strings": self.stop_string, "tokenizer": self.tokenizer} if self.stop_string else {}),
         )
         new = sequences[:, batch.input_ids.shape[1] :]
         is_end = torch.isin(new, torch.tensor(self.end_ids, device=new.device))
         is_written = (is_end.cumsum(1) - is_end.long() == 0) & (is_end | (new != self.tokenizer.pad_token_id))
         rows = [row[written].tolist() for row, written in zip(new, is_written, strict=True)]
+        if self.stop_string and self.tokenizer.pad_token_id in self.end_ids:
+            # What follows the stop string is padding, and only looks like an end that was written.
+            rows = [row[:-1] if self.stop_string in self.tokenizer.decode(row[:-1]) else row for row in rows]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [Output(text, len(row)) for text, row in zip(texts, rows, strict=True)]
 

@@ -1,0 +1,142 @@
+"""What a training run writes down beside the weights, and compares when it is resumed."""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from semcot.data import HUB_DATASETS, fingerprint
+from semcot.files import write_json
+from semcot.options import PHASES, TrainOptions
+
+# A run may be moved, and pushed when it is done.
+RESUME_FLAGS = (
+    "output_dir",
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "push_to_hub",
+    "hub_model_id",
+    "report_to",
+)
+
+
+SHOWN = (
+    "loss",
+    "answer_loss",
+    "alignment_loss",
+    "explanation_loss",
+    "lens_loss",
+    "lens_accuracy",
+    "accuracy",
+    "reasoning_to_condensed",
+    "condensed_to_reasoning",
+)
+
+
+def prepare_output_dir(options: TrainOptions) -> None:
+    """
+    Makes the output folder and writes the options into it.
+
+    Raises:
+        FileExistsError: it holds something and neither resuming nor overwriting was asked for.
+        ValueError: resuming with other options than the run was started with.
+    """
+    folder = Path(options.output_dir)
+    record = folder / "options.json"
+    if folder.exists() and any(folder.iterdir()):
+        if options.resume_from_checkpoint and record.exists():
+            before, now = json.loads(record.read_text()), asdict(options)
+            changed = [name for name in now if now[name] != before.get(name) and name not in RESUME_FLAGS]
+            if changed:
+                raise ValueError(
+                    f"{folder} was started with other options: "
+                    + ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+                    + ". Resume with the same ones, or start in another folder."
+                )
+            return
+        if not options.overwrite_output_dir:
+            raise FileExistsError(
+                f"{folder} is not empty. Give another --output_dir, or --resume_from_checkpoint True to go on with the "
+                "run in it, or --overwrite_output_dir True to start afresh."
+            )
+        if not record.exists():
+            raise FileExistsError(f"{folder} holds no earlier run (no options.json), so it is not cleared. Empty it.")
+        for name in ("phases", "reasoning_encoder"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("README.md", "data.json"):
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, asdict(options))
+
+
+def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
+    """What is needed to tell one run from another: versions, hardware and a fingerprint of the data."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    packages = ("torch", "transformers", "sentence_transformers", "datasets")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "device": device,
+        "processes": PartialState().num_processes,
+        "train_problems": len(train_set),
+        "validation_problems": len(validation_set),
+        "data_sha256": fingerprint(train_set),
+    }
+
+
+def check_same_run(output_dir: Path, record: dict) -> None:
+    """Raises `ValueError` when a run is resumed with other data or another number of processes."""
+    file = output_dir / "data.json"
+    now = {name: record[name] for name in ("data_sha256", "train_problems", "validation_problems", "processes")}
+    if file.exists() and (before := json.loads(file.read_text())) != now:
+        changed = [f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]
+        raise ValueError(
+            f"{output_dir} was started with other data or processes: {', '.join(changed)}. Resume with the same, or "
+            "start in another folder."
+        )
+    write_json(file, now)
+
+
+def peak_memory_gb() -> float:
+    """The most that this process took: of the GPU's memory where there is one, else of the machine's."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    return round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
+    )
+
+
+def hub_datasets(options: TrainOptions) -> list[str]:
+    """Ids of the Hub's data sets among the sources, for the card."""
+    return [HUB_DATASETS[name] for name, _ in options.sources if name in HUB_DATASETS]
+
+
+def describe_for_card(options: TrainOptions, record: dict) -> str:
+    """The card's sections on data, validation figures and hyperparameters."""
+    data = ", ".join(f"{name} ({count})" if count else name for name, count in options.sources)
+    lines = [
+        "## Training",
+        "",
+        f"Data: {data}; {record['train_problems']} problems to train on and {record['validation_problems']} of the "
+        f"same source for validation (seed {options.seed}). Hardware: {record['device']}.",
+        "",
+        "| phase | figure on the validation split | value |",
+        "|---|---|---|",
+    ]
+    encoder = record.get("reasoning_encoder", {})
+    rows = {f"reasoning encoder, {name}": encoder[name] for name in ("dense", "all") if name in encoder}
+    rows |= {f"generator, {name}": record[name] for name in PHASES if name in record}
+    for phase, figures in rows.items():
+        lines += [f"| {phase} | {name.replace('_', ' ')} | {figures[name]:.4g} |" for name in figures if name in SHOWN]
+    lines += ["", "| option | value |", "|---|---|"]
+    skipped = set(RESUME_FLAGS)
+    lines += [f"| {name} | {value} |" for name, value in asdict(options).items() if name not in skipped]
+    return "\n".join(lines)
