@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 from pyarrow import ArrowInvalid, parquet
 
-from semcot.synthetic import SPLITS, arithmetic_stories, coin_flips
+from semcot.synthetic import SPLITS, arithmetic_expressions, arithmetic_stories, coin_flips
 
 COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
 HUB_DATASETS = {
@@ -26,7 +26,11 @@ HUB_DATASETS = {
     "commonsense_qa": "tau/commonsense_qa",
     "coin_flip": "skrishna/coin_flip",
 }
-SYNTHETIC_DATASETS = {"synthetic_arithmetic": arithmetic_stories, "synthetic_coin_flip": coin_flips}
+SYNTHETIC_DATASETS = {
+    "synthetic_arithmetic": arithmetic_stories,
+    "synthetic_expressions": arithmetic_expressions,
+    "synthetic_coin_flip": coin_flips,
+}
 COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
 
 Row = dict[str, Any]
@@ -44,8 +48,8 @@ def load_problems(
 
     Args:
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
-            synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column
-            `query` is taken for `question`; other columns are dropped.
+            synthetic_expressions, synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or
+            .parquet file. The column `query` is taken for `question`; other columns are dropped.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
             the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
@@ -70,7 +74,8 @@ def load_problems(
         draw = SYNTHETIC_DATASETS[name]
         return _to_dataset(list(draw(1000 if num_samples is None else num_samples, seed, split=split, **options)))
     if options:
-        raise ValueError(f"{', '.join(options)}: only for {' and '.join(SYNTHETIC_DATASETS)}, not for {name}")
+        *names, last = SYNTHETIC_DATASETS
+        raise ValueError(f"{', '.join(options)}: only for {', '.join(names)} and {last}, not for {name}")
     if name in HUB_DATASETS:
         return _to_dataset(_load_named(name, split)[:num_samples])
     path = Path(name)

@@ -1,4 +1,4 @@
-"""Synthetic problems whose answer and reasoning are right by construction: arithmetic word problems, coin flips.
+"""Synthetic problems whose answer and reasoning are right by construction: arithmetic in stories or bare, coin flips.
 
 Everything is drawn from ``random.Random(seed)``: the same arguments give the same problems on every machine. The
 splits "train" and "eval" never share a question, whatever the seeds: a question belongs to "eval" when its SHA-256 is
@@ -1126,6 +1126,14 @@ def _numbers(story: _Story, rng: random.Random) -> dict[str, int]:
             return values
 
 
+def _equations(story: _Story, numbers: dict[str, int]) -> dict[str, str]:
+    """Each step written out, "57 - 19 = 38", by the name of its result."""
+    return {
+        result: f"{numbers[left]} {operation} {numbers[right]} = {numbers[result]}"
+        for result, left, operation, right in story.equations
+    }
+
+
 def _tell(facts: list[str], aside: list[str], question: str, rng: random.Random) -> str:
     """
     Puts the clauses together: as sentences, some joined by "and", the last perhaps as the question's condition. What is
@@ -1170,10 +1178,7 @@ def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
     facts, aside = ([text.format_map(slots) for text in texts] for texts in (facts, aside))
     question = _tell(facts, aside, _expand(story.question, rng).format_map(slots), rng)
 
-    equations = {
-        result: f"{numbers[left]} {operation} {numbers[right]} = {numbers[result]}"
-        for result, left, operation, right in story.equations
-    }
+    equations = _equations(story, numbers)
     answer = str(numbers[story.equations[-1][0]])
     reasoning = ". ".join(_expand(sentence, rng).format_map(slots | equations) for sentence in story.reasoning)
     if answer == "1":
@@ -1181,6 +1186,32 @@ def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
     return {
         "question": _polish(question),
         "reasoning": _polish(f"{reasoning}. The answer is {answer}."),
+        "condensed_reasoning": ", ".join(equations.values()),
+        "answer": answer,
+    }
+
+
+_WORDINGS = {"+": "[+|plus|and]", "-": "[-|minus|less|without]"}
+_WORDINGS |= {"*": "[*|times|groups of]", "/": "[/|divided by|shared among]"}
+
+
+def _arithmetic_expression(story: _Story, rng: random.Random) -> dict[str, str]:
+    """The arithmetic of a story alone: "(57 - 19) plus 38", or step by step, "57 less 19, then that + 38"."""
+    numbers = _numbers(story, rng)
+    nested = rng.random() < 0.5
+    texts = {name: str(value) for name, value in numbers.items()}
+    steps = []
+    for i, (result, left, operation, right) in enumerate(story.equations):
+        steps.append(f"{texts[left]} {_expand(_WORDINGS[operation], rng)} {texts[right]}")
+        texts[result] = f"({steps[-1]})" if nested else "that"
+        if i and not nested:
+            texts[story.equations[i - 1][0]] = "the first"
+    text = steps[-1] if nested else ", then ".join(steps)
+    equations = _equations(story, numbers)
+    answer = str(numbers[story.equations[-1][0]])
+    return {
+        "question": rng.choice(("What is {}?", "How much is {}?", "{} = ?", "{}")).format(text),
+        "reasoning": f"{'. '.join(equations.values())}. The answer is {answer}.",
         "condensed_reasoning": ", ".join(equations.values()),
         "answer": answer,
     }
@@ -1260,6 +1291,13 @@ def _draw(make: Callable[[], dict[str, str]], num_samples: int, split: str) -> I
         yield problem
 
 
+def _families(steps: tuple[int, int]) -> list[_Story]:
+    low, high = steps
+    if not 1 <= low <= high <= 3:
+        raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")
+    return [story for story in STORIES if low <= len(story.equations) <= high]
+
+
 def arithmetic_stories(
     num_samples: int, seed: int = 0, steps: tuple[int, int] = (1, 3), split: str = "train"
 ) -> Iterator[dict[str, str]]:
@@ -1278,12 +1316,24 @@ def arithmetic_stories(
     Raises:
         ValueError: for an unknown split, steps outside 1 to 3, or more samples than there are questions.
     """
-    low, high = steps
-    if not 1 <= low <= high <= 3:
-        raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")
     rng = random.Random(seed)
-    families = [story for story in STORIES if low <= len(story.equations) <= high]
+    families = _families(steps)
     yield from _draw(lambda: _arithmetic_story(rng.choice(families), rng), num_samples, split)
+
+
+def arithmetic_expressions(
+    num_samples: int, seed: int = 0, steps: tuple[int, int] = (1, 3), split: str = "train"
+) -> Iterator[dict[str, str]]:
+    """The arithmetic of the stories without words around it, "(57 - 19) plus 38": the same practice for less compute.
+
+    A family of stories lends its equations and the size of its numbers. Families with additions and subtractions of
+    larger numbers come more often, since these are the hardest to learn. Arguments, columns and errors as for
+    [`arithmetic_stories`].
+    """
+    rng = random.Random(seed)
+    families = _families(steps)
+    weights = [1 + 2 * sum(operation in "+-" for _, _, operation, _ in story.equations) for story in families]
+    yield from _draw(lambda: _arithmetic_expression(*rng.choices(families, weights), rng), num_samples, split)
 
 
 def coin_flips(

@@ -100,8 +100,16 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
             options, name, steps[name], model, tokenizer, encoder, lens_tokens, problems, validation_set
         )
 
-    if not state.is_main_process:
-        return model
+    # The others wait: a launcher that sees one of its processes end badly ends the rest.
+    with state.main_process_first():
+        if state.is_main_process:
+            finish(options, model, tokenizer, record)
+    return model
+
+
+def finish(options: TrainOptions, model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, record: dict) -> None:
+    """Writes the checkpoint with its card and the record of its run, and pushes it where that was asked for."""
+    output_dir = Path(options.output_dir)
     record["peak_memory_gb"] = peak_memory_gb()
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, model_card_kwargs=card)
@@ -118,7 +126,6 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
                 "--resume_from_checkpoint True --push_to_hub True; nothing is trained again."
             )
             raise
-    return model
 
 
 def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:

@@ -158,7 +158,7 @@ class TestNames:
         with pytest.raises(ValueError, match="'test'.*train, eval"):
             load_problems("synthetic_arithmetic", "test")
 
-    @pytest.mark.parametrize("name", ["synthetic_arithmetic", "synthetic_coin_flip"])
+    @pytest.mark.parametrize("name", ["synthetic_arithmetic", "synthetic_expressions", "synthetic_coin_flip"])
     def test_synthetic(self, name):
         assert len(load_problems(name)) == 1000
         drawn = load_problems(name, num_samples=50, seed=2)
@@ -173,7 +173,7 @@ class TestNames:
         assert all(question.count("the coin.") == 2 for question in flips["question"])
 
     def test_options_are_for_synthetic_problems_only(self, tmp_path):
-        with pytest.raises(ValueError, match="people: only for synthetic_arithmetic and synthetic_coin_flip"):
+        with pytest.raises(ValueError, match="people: only for synthetic_arithmetic, .* and synthetic_coin_flip"):
             load_problems(write(tmp_path / "own.json", RECORDS), people=(1, 2))
 
     def test_folder_of_data_sets(self, tmp_path, monkeypatch):

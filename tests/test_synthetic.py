@@ -11,18 +11,25 @@ from semcot.synthetic import (
     RELATIVES,
     STORIES,
     TIMES,
+    arithmetic_expressions,
     arithmetic_stories,
     coin_flips,
     plural,
 )
 
 KEYS = {"question", "reasoning", "condensed_reasoning", "answer"}
+OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 
 
 @pytest.fixture(scope="module")
 def stories():
     return list(arithmetic_stories(3000, seed=7))
+
+
+@pytest.fixture(scope="module")
+def expressions():
+    return list(arithmetic_expressions(3000, seed=7))
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +43,8 @@ def is_true(left, operation, right, result):
     return (inverse | {"/": right != 0 and result * right == left})[operation]
 
 
-@pytest.mark.parametrize("draw", [arithmetic_stories, coin_flips])
-class TestBothSources:
+@pytest.mark.parametrize("draw", [arithmetic_stories, arithmetic_expressions, coin_flips])
+class TestAllSources:
     def test_same_seed_same_problems(self, draw):
         assert list(draw(200, seed=3)) == list(draw(200, seed=3))
         assert list(draw(200, seed=3)) != list(draw(200, seed=4))
@@ -150,6 +157,43 @@ class TestArithmeticStories:
     )
     def test_plural(self, noun, many):
         assert plural(noun) == many
+
+
+class TestArithmeticExpressions:
+    def test_equations_are_true_and_lead_to_the_answer(self, expressions):
+        for problem in expressions:
+            matches = [EQUATION.fullmatch(equation) for equation in problem["condensed_reasoning"].split(", ")]
+            assert all(match and is_true(*match.groups()) for match in matches), problem
+            assert matches[-1][4] == problem["answer"]
+
+    def test_the_question_asks_for_the_answer(self, expressions):
+        """Worked out from its words alone, innermost parentheses first, one step after the other."""
+        symbols = {"plus": "+", "and": "+", "minus": "-", "less": "-", "without": "-"}
+        symbols |= {"times": "*", "groups of": "*", "divided by": "/", "shared among": "/"}
+        for problem in expressions:
+            text = re.sub(r"^(What|How much) is |( =)? ?\?$", "", problem["question"])
+            for word, symbol in symbols.items():
+                text = text.replace(f" {word} ", f" {symbol} ")
+            results = []
+            for step in text.split(", then "):
+                for name, result in zip(("that", "the first"), reversed(results), strict=False):
+                    step = step.replace(name, result)
+                while match := re.search(r"\((\d+ [-+*/] \d+)\)|^(\d+ [-+*/] \d+)$", step):
+                    left, operation, right = (match[1] or match[2]).split()
+                    step = step.replace(match[0], str(OPERATIONS[operation](int(left), int(right))))
+                results.append(step)
+            assert results[-1] == problem["answer"], problem
+
+    def test_hard_families_come_more_often(self, expressions, stories):
+        def share(problems):
+            signs = [set(re.findall("[-+*/]", problem["condensed_reasoning"])) for problem in problems]
+            return sum(sign <= {"+", "-"} for sign in signs) / len(problems)
+
+        assert share(expressions) > share(stories)
+
+    def test_impossible_steps(self):
+        with pytest.raises(ValueError, match="1 <= first <= second <= 3"):
+            list(arithmetic_expressions(1, steps=(0, 1)))
 
 
 class TestCoinFlips:
