@@ -14,7 +14,7 @@ from transformers import HfArgumentParser
 from semcot.answers import check_answers
 from semcot.data import HUB_DATASETS, fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
-from semcot.methods import METHODS
+from semcot.methods import COMPARED, METHODS
 from semcot.report import format_table, prepare_output_dir, write_report
 
 
@@ -26,7 +26,8 @@ class EvalOptions:
     data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
     output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
     methods: list[str] = field(
-        default_factory=lambda: list(METHODS), metadata={"choices": list(METHODS), "help": "What to compare."}
+        default_factory=lambda: [method.name for method in COMPARED],
+        metadata={"choices": list(METHODS), "help": "What to compare."},
     )
     split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
     limit: int | None = field(

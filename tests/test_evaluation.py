@@ -22,6 +22,7 @@ QUESTIONS = [
     "How many songs?",
     "Paige had 11 songs and deleted 9. How many now?",
 ]
+WITH_THOUGHTS = ("semcot", "semcot_zeroed", "semcot_shuffled", "semcot_random")
 RESULT_KEYS = {
     "method",
     "dataset",
@@ -67,27 +68,26 @@ class Constant(Method):
 
 def test_prompts_of_a_base_with_a_chat_format(semcot):
     head = "<|im_start|>user\nHow many?"
-    prompts = {name: method(*semcot).prompts(["How many?"]) for name, method in METHODS.items()}
+    prompts = {name: method(*semcot).prompts(["How many?"])[0] for name, method in METHODS.items()}
+    instruction = 'Think step by step, then give the final answer after "Answer:".'
     assert prompts == {
-        "semcot": [f"{head}<|im_end|>\n<|im_start|>assistant\n<thought><thought><thought>Answer:"],
-        "direct": [f"{head}<|im_end|>\n<|im_start|>assistant\nAnswer:"],
-        "cot": [
-            f'{head} Think step by step, then give the final answer after "Answer:".<|im_end|>\n<|im_start|>assistant\n'
-        ],
+        "direct": f"{head}<|im_end|>\n<|im_start|>assistant\nAnswer:",
+        "cot": f"{head} {instruction}<|im_end|>\n<|im_start|>assistant\n",
+        **dict.fromkeys(WITH_THOUGHTS, f"{head}<|im_end|>\n<|im_start|>assistant\n<thought><thought><thought>Answer:"),
     }
 
 
 def test_prompts_of_a_base_without_a_chat_format():
     model_and_tokenizer = tiny_semcot(chat=False)
-    prompts = {name: method(*model_and_tokenizer).prompts(["How many?"]) for name, method in METHODS.items()}
+    prompts = {name: method(*model_and_tokenizer).prompts(["How many?"])[0] for name, method in METHODS.items()}
     assert prompts == {
-        "semcot": ["Question: How many?<thought><thought><thought>\nAnswer:"],
-        "direct": ["Question: How many?\nAnswer:"],
-        "cot": ["Question: How many?\nAnswer: Let's think step by step."],
+        "direct": "Question: How many?\nAnswer:",
+        "cot": "Question: How many?\nAnswer: Let's think step by step.",
+        **dict.fromkeys(WITH_THOUGHTS, "Question: How many?<thought><thought><thought>\nAnswer:"),
     }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["semcot", "direct", "cot", "semcot_zeroed"])
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_batch_is_answered_as_one_by_one(name, chat):
     method = METHODS[name](*tiny_semcot(chat=chat))
@@ -101,7 +101,29 @@ def test_semcot_uses_its_thoughts_and_direct_has_none(semcot, monkeypatch):
     before = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
     model.thought_embedding.data += 5.0
     after = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
-    assert {name for name in METHODS if before[name] != after[name]} == {"semcot"}
+    assert {name for name in METHODS if before[name] != after[name]} == {"semcot", "semcot_shuffled"}
+
+
+def test_controls_replace_the_thoughts(semcot):
+    model, tokenizer = semcot
+    zeroed, shuffled, random = (METHODS[name](model, tokenizer) for name in WITH_THOUGHTS[1:])
+    thoughts = torch.randn(3, 4, 32) * 7
+    assert torch.equal(zeroed.replace(thoughts), torch.zeros(3, 4, 32))
+    assert torch.equal(shuffled.replace(thoughts), thoughts[[2, 0, 1]])
+    assert torch.equal(shuffled.replace(thoughts[:1]), thoughts[2:])
+    noise = random.replace(thoughts)
+    assert noise.shape == thoughts.shape and noise.square().mean().sqrt() == pytest.approx(7, rel=0.15)
+    assert not torch.equal(random.replace(thoughts), noise)
+    assert torch.equal(METHODS["semcot_random"](model, tokenizer).replace(thoughts), noise)
+
+
+def test_the_base_reads_the_replaced_thoughts(semcot, monkeypatch):
+    model, tokenizer = semcot
+    expected = METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8)
+    control = METHODS["semcot_zeroed"](model, tokenizer)
+    assert control.answer(QUESTIONS, 8) != expected
+    monkeypatch.setattr(control, "replace", lambda thoughts: thoughts)
+    assert control.answer(QUESTIONS, 8) == expected
 
 
 def test_greedy_whatever_the_base_recommends(semcot):

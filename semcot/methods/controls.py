@@ -1,0 +1,54 @@
+"""Controls: the same checkpoint with thoughts that cannot help. What it still answers, it does not owe to them."""
+
+from abc import abstractmethod
+
+import torch
+
+from semcot.methods.semcot import SemCoT
+
+
+class Control(SemCoT):
+    """SemCoT with its thoughts replaced by others of the same shape `(batch, K, hidden size)`."""
+
+    def generate(self, **inputs) -> torch.LongTensor:
+        with torch.no_grad():
+            thoughts = self.model.think(inputs["input_ids"], inputs["attention_mask"])
+        return super().generate(thoughts=self.replace(thoughts), **inputs)
+
+    @abstractmethod
+    def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
+        """What the base reads instead."""
+
+
+class Zeroed(Control):
+    """No thoughts: zeros."""
+
+    name = "semcot_zeroed"
+
+    def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
+        return torch.zeros_like(thoughts)
+
+
+class Shuffled(Control):
+    """The thoughts of the question before, in the order of the data set."""
+
+    name = "semcot_shuffled"
+    _last: torch.FloatTensor | None = None
+
+    def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
+        before = thoughts[-1:] if self._last is None else self._last
+        self._last = thoughts[-1:]
+        return torch.cat([before, thoughts[:-1]])
+
+
+class Random(Control):
+    """Noise with the mean square of the thoughts; seeded."""
+
+    name = "semcot_random"
+    _noise: torch.Generator | None = None
+
+    def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
+        if self._noise is None:
+            self._noise = torch.Generator().manual_seed(0)
+        scale = thoughts.float().square().mean().sqrt()
+        return (torch.randn(thoughts.shape, generator=self._noise).to(scale.device) * scale).to(thoughts.dtype)
