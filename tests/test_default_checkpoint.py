@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semcot.answers import parse_answer
 from semcot.methods import METHODS
-from semcot.synthetic import coin_flips
+from semcot.synthetic import arithmetic_stories, coin_flips
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "models" / "SmolLM2-135M-Instruct" / "config.json").exists(), reason="needs the base: make base"
@@ -43,3 +43,12 @@ def test_answers_coin_flips_and_needs_its_thoughts_for_it():
     think = model.think
     model.think = lambda *args, **kwargs: torch.zeros_like(think(*args, **kwargs))
     assert accuracy() <= 0.7, "with its thoughts zeroed the base can only guess"
+
+
+def test_answers_arithmetic_stories():
+    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
+    problems = list(arithmetic_stories(40, seed=123, steps=(1, 2), split="eval"))
+    outputs = METHODS["semcot"](model, tokenizer).answer([problem["question"] for problem in problems])
+    answers = [parse_answer(output.text, "number") for output in outputs]
+    assert sum(answer == p["answer"] for answer, p in zip(answers, problems, strict=True)) >= 26
