@@ -16,6 +16,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 from pyarrow import ArrowInvalid, parquet
 
+from semcot.renumbered import renumbered
 from semcot.synthetic import SPLITS, arithmetic_expressions, arithmetic_stories, coin_flips
 
 COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
@@ -31,6 +32,7 @@ SYNTHETIC_DATASETS = {
     "synthetic_expressions": arithmetic_expressions,
     "synthetic_coin_flip": coin_flips,
 }
+RENUMBERED = "renumbered:"  # before the name or file of a real data set: its train problems with other numbers
 COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
 
 Row = dict[str, Any]
@@ -49,13 +51,15 @@ def load_problems(
     Args:
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
             synthetic_expressions, synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or
-            .parquet file. The column `query` is taken for `question`; other columns are dropped.
+            .parquet file. The column `query` is taken for `question`; other columns are dropped. "renumbered:" before
+            a name or file draws arithmetic problems like those of its train split, see `semcot.renumbered`.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
             the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
             whole, whatever the split.
-        num_samples: synthetic problems: how many to draw (1000). Otherwise only the first so many, in file order.
-        seed: of the draw of synthetic problems.
+        num_samples: synthetic and renumbered problems: how many to draw (1000). Otherwise only the first so many, in
+            file order.
+        seed: of the draw of synthetic and renumbered problems.
         options: for synthetic problems: `steps` (arithmetic) or `people` (coin flips), see `semcot.synthetic`.
 
     Returns:
@@ -76,6 +80,9 @@ def load_problems(
     if options:
         *names, last = SYNTHETIC_DATASETS
         raise ValueError(f"{', '.join(options)}: only for {', '.join(names)} and {last}, not for {name}")
+    if name.startswith(RENUMBERED):
+        real = load_problems(name.removeprefix(RENUMBERED), "train").to_list()
+        return _to_dataset(list(renumbered(real, 1000 if num_samples is None else num_samples, seed, split)))
     if name in HUB_DATASETS:
         return _to_dataset(_load_named(name, split)[:num_samples])
     path = Path(name)

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from semcot.data import HUB_DATASETS, fingerprint
+from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint
 from semcot.files import write_json
 from semcot.options import PHASES, TrainOptions
 
@@ -116,7 +116,8 @@ def peak_memory_gb() -> float:
 
 def hub_datasets(options: TrainOptions) -> list[str]:
     """Ids of the Hub's data sets among the sources, for the card."""
-    return [HUB_DATASETS[name] for name, _ in options.sources if name in HUB_DATASETS]
+    names = dict.fromkeys(name.removeprefix(RENUMBERED) for name, _ in options.sources)
+    return [HUB_DATASETS[name] for name in names if name in HUB_DATASETS]
 
 
 def describe_for_card(options: TrainOptions, record: dict) -> str:

@@ -1270,18 +1270,20 @@ def _coin_flip(people: int, rng: random.Random) -> dict[str, str]:
     }
 
 
-def _in_eval(question: str) -> bool:
+def in_eval(question: str) -> bool:
+    """Whether a question belongs to the split "eval"."""
     return int.from_bytes(hashlib.sha256(question.encode()).digest(), "big") % 10 == 0
 
 
-def _draw(make: Callable[[], dict[str, str]], num_samples: int, split: str) -> Iterator[dict[str, str]]:
-    if split not in SPLITS:
+def draw(make: Callable[[], dict[str, str]], num_samples: int, split: str | None = None) -> Iterator[dict[str, str]]:
+    """Calls `make` until it has given `num_samples` different questions, of one split where that is named."""
+    if split not in (None, *SPLITS):
         raise ValueError(f"split is {split!r}; known splits: {', '.join(SPLITS)}")
     seen: set[str] = set()
     misses = 0
     while len(seen) < num_samples:
         problem = make()
-        if problem["question"] in seen or _in_eval(problem["question"]) != (split == "eval"):
+        if problem["question"] in seen or (split and in_eval(problem["question"]) != (split == "eval")):
             misses += 1
             if misses == 100_000:
                 raise ValueError(f"found only {len(seen)} different problems; num_samples={num_samples} is too many")
@@ -1318,7 +1320,7 @@ def arithmetic_stories(
     """
     rng = random.Random(seed)
     families = _families(steps)
-    yield from _draw(lambda: _arithmetic_story(rng.choice(families), rng), num_samples, split)
+    yield from draw(lambda: _arithmetic_story(rng.choice(families), rng), num_samples, split)
 
 
 def arithmetic_expressions(
@@ -1326,14 +1328,17 @@ def arithmetic_expressions(
 ) -> Iterator[dict[str, str]]:
     """The arithmetic of the stories without words around it, "(57 - 19) plus 38": the same practice for less compute.
 
-    A family of stories lends its equations and the size of its numbers. Families with additions and subtractions of
-    larger numbers come more often, since these are the hardest to learn. Arguments, columns and errors as for
-    [`arithmetic_stories`].
+    A family of stories lends its equations and the size of its numbers. Families of more steps, and those that add to a
+    result or subtract from one, come more often, since these are the hardest to learn. Arguments, columns and errors as
+    for [`arithmetic_stories`].
     """
     rng = random.Random(seed)
     families = _families(steps)
-    weights = [1 + 2 * sum(operation in "+-" for _, _, operation, _ in story.equations) for story in families]
-    yield from _draw(lambda: _arithmetic_expression(*rng.choices(families, weights), rng), num_samples, split)
+    weights = [
+        len(story.equations) + 3 * sum(operation in "+-" for _, _, operation, _ in story.equations[1:])
+        for story in families
+    ]
+    yield from draw(lambda: _arithmetic_expression(*rng.choices(families, weights), rng), num_samples, split)
 
 
 def coin_flips(
@@ -1358,4 +1363,4 @@ def coin_flips(
     if not 1 <= low <= high:
         raise ValueError(f"people is {people}; give two whole numbers with 1 <= first <= second")
     rng = random.Random(seed)
-    yield from _draw(lambda: _coin_flip(rng.randint(low, high), rng), num_samples, split)
+    yield from draw(lambda: _coin_flip(rng.randint(low, high), rng), num_samples, split)

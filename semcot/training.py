@@ -25,6 +25,7 @@ from transformers import (
 from modeling_semcot import SemCoTForCausalLM, find_base
 from semcot.data import (
     HUB_DATASETS,
+    RENUMBERED,
     load_problems,
     shared_questions,
     split_validation,
@@ -139,7 +140,7 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
     ]
     problems = without_repeats(concatenate_datasets(parts))
     evaluations = list(options.evaluation_file or [])
-    for name, _ in options.sources:
+    for name in (name.removeprefix(RENUMBERED) for name, _ in options.sources):
         beside = Path(name).with_name(f"eval{Path(name).suffix}")
         if name in HUB_DATASETS:
             evaluations.append(name)

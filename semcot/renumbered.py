@@ -1,0 +1,174 @@
+"""Many problems out of each real one: its numbers, and the names in it, drawn anew.
+
+A template is a real arithmetic problem whose solution is understood: one to three equations over the numbers of its
+question. The problem's own reasoning tells which of the possible solutions is meant; one that stays ambiguous gives no
+template. A real problem belongs to "eval" or to "train" by its question's SHA-256, as synthetic ones do, and all its
+variants with it.
+"""
+
+import ast
+import itertools
+import operator
+import random
+import re
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+from semcot.synthetic import FEMALE_NAMES, MALE_NAMES, draw, in_eval
+
+# Not those that are often other words: months, flowers, verbs.
+_OTHER_WORDS = set("April Daisy Dean Frank Grace Iris Ivy Lily Mark May Penny Rose Ruby Violet Will".split())
+_NAMES = tuple(tuple(name for name in names if name not in _OTHER_WORDS) for names in (FEMALE_NAMES, MALE_NAMES))
+_NAME = re.compile(rf"\b({'|'.join(itertools.chain(*_NAMES))})\b")
+_NUMBER = re.compile(r"(?<![\w.,])\d+(?![\w]|[.,]\d)")
+_WRITTEN_OUT = re.compile(r"\(.*\d.*\)")
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+
+
+class Template(NamedTuple):
+    """A worked problem, to be filled with other numbers."""
+
+    question: str
+    equations: tuple[tuple[str, str, str], ...]
+    """(left, operation, right) of each step; an operand is "n0", "n1", … for a number of the question in the order of
+    telling, "r0", "r1", … for the result of a step, or a number that the question does not write in digits."""
+
+
+def find_template(problem: dict[str, str]) -> Template | None:
+    """The template of a problem (question, reasoning, condensed_reasoning, answer); `None` if it is not understood.
+
+    Two ways lead to the equations. Where the reasoning writes the solution out, "( ( 64.0 - 36.0 ) / 4.0 )", it is
+    read. Elsewhere every solution that uses each number of the question once is tried, and kept if its results occur
+    in the reasoning; those that are left must compute the same thing for other numbers too.
+    """
+    question = problem["question"]
+    values = [int(number) for number in _NUMBER.findall(question)]
+    if not problem["answer"].isdecimal() or not values or max(values) > 999:
+        return None
+    answer = int(problem["answer"])
+    if written := _WRITTEN_OUT.search(problem["reasoning"]):
+        equations = _parse_expression(written[0], values)
+        return Template(question, equations) if equations and _solve(equations, values)[-1:] == [answer] else None
+
+    seen = set(map(int, _NUMBER.findall(f"{problem['reasoning']} {problem['condensed_reasoning']}")))
+    solutions = [
+        equations
+        for equations in _chains(len(values))
+        if (results := _solve(equations, values))[-1:] == [answer] and seen.issuperset(results[:-1])
+    ]
+    rng = random.Random(0)
+    others = [rng.randint(1, 10**6) for _ in values]
+    meanings = {_results(equations, others)[-1] for equations in solutions}
+    return Template(question, solutions[0]) if len(meanings) == 1 else None
+
+
+def renumbered(
+    problems: Iterable[dict[str, str]], num_samples: int, seed: int = 0, split: str = "train"
+) -> Iterator[dict[str, str]]:
+    """Variants of real arithmetic problems, each of a template drawn evenly.
+
+    Args:
+        problems: the real ones, with question, reasoning, condensed_reasoning and answer.
+        num_samples: how many variants to draw; no question comes twice in one draw.
+        seed: the seed of the draw.
+        split: "train" or "eval"; the variants of one real problem are all in the same one.
+
+    Yields:
+        question, reasoning (the equations and the answer), condensed_reasoning ("64 - 36 = 28, 28 / 4 = 7"), answer.
+        Numbers keep their magnitude; every result is a whole number of at least 1.
+
+    Raises:
+        ValueError: too few templates for so many samples, or none.
+    """
+    templates = [template for problem in problems if (template := find_template(problem))]
+    templates = [template for template in templates if in_eval(template.question) == (split == "eval")]
+    if not templates:
+        raise ValueError(f"no problem of the {split} split is understood well enough to draw its numbers anew")
+    rng = random.Random(seed)
+    yield from draw(lambda: _fill(rng.choice(templates), rng), num_samples)
+
+
+def _fill(template: Template, rng: random.Random) -> dict[str, str]:
+    given = [int(number) for number in _NUMBER.findall(template.question)]
+    limit = max(100, 1.5 * max(*given, *_solve(template.equations, given)))
+    while True:
+        numbers = [value if value < 2 else rng.randint(2, max(12, value * 3 // 2)) for value in given]
+        results = _solve(template.equations, numbers)
+        if results and max(results) <= limit:
+            break
+    new = iter(numbers)
+    question = _NUMBER.sub(lambda _: str(next(new)), template.question)
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(_NAME.findall(question)):
+        same_sort = next(sort for sort in _NAMES if name in sort)
+        names[name] = rng.choice([other for other in same_sort if other not in names.values()])
+    question = _NAME.sub(lambda match: names[match[0]], question)
+    slots = {f"n{i}": number for i, number in enumerate(numbers)} | {f"r{i}": value for i, value in enumerate(results)}
+    equations = [
+        f"{slots.get(left, left)} {operation} {slots.get(right, right)} = {result}"
+        for (left, operation, right), result in zip(template.equations, results, strict=True)
+    ]
+    return {
+        "question": question,
+        "reasoning": f"{'. '.join(equations)}. The answer is {results[-1]}.",
+        "condensed_reasoning": ", ".join(equations),
+        "answer": str(results[-1]),
+    }
+
+
+def _results(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) -> list[Fraction]:
+    """The result of each step."""
+    slots = {f"n{i}": Fraction(number) for i, number in enumerate(numbers)}
+    for i, (left, operation, right) in enumerate(equations):
+        a, b = (slots[operand] if operand in slots else Fraction(operand) for operand in (left, right))
+        slots[f"r{i}"] = _OPERATIONS[operation](a, b)
+    return [slots[f"r{i}"] for i in range(len(equations))]
+
+
+def _solve(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) -> list[int]:
+    """The result of each step; none when one is not a whole number of at least 1."""
+    try:
+        results = _results(equations, numbers)
+    except ZeroDivisionError:
+        return []
+    return [int(value) for value in results] if all(v >= 1 and v.denominator == 1 for v in results) else []
+
+
+def _chains(count: int) -> Iterator[tuple[tuple[str, str, str], ...]]:
+    """Every solution in which each of one to three numbers is used once, step upon step, plainest first."""
+    if not 2 <= count <= 3:
+        return
+    for order in itertools.permutations(range(count)):
+        for operations in itertools.product("+-*/", repeat=count - 1):
+            operands, equations = [f"n{i}" for i in order], []
+            for i, operation in enumerate(operations):
+                left = operands[0] if i == 0 else f"r{i - 1}"
+                equations.append((left, operation, operands[i + 1]))
+            yield tuple(equations)
+            if count == 3 and operations[1] in "-/":
+                (left, operation, right) = equations[1]
+                yield equations[0], (right, operation, left)
+
+
+def _parse_expression(text: str, values: list[int]) -> tuple[tuple[str, str, str], ...] | None:
+    """The equations of "( ( 64.0 - 36.0 ) / 4.0 )"; `None` unless each number stands once in the question or never."""
+    equations: list[tuple[str, str, str]] = []
+
+    def operand(node: ast.expr) -> str:
+        if isinstance(node, ast.BinOp) and type(node.op) in _AST_OPERATIONS:
+            step = operand(node.left), _AST_OPERATIONS[type(node.op)], operand(node.right)
+            equations.append(step)
+            return f"r{len(equations) - 1}"
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and node.value == int(node.value):
+            if values.count(int(node.value)) > 1:
+                raise ValueError("it stands twice in the question")
+            return f"n{values.index(int(node.value))}" if int(node.value) in values else str(int(node.value))
+        raise ValueError("not an expression of numbers")
+
+    try:
+        operand(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError):
+        return None
+    return tuple(equations) if 1 <= len(equations) <= 3 else None

@@ -1,0 +1,136 @@
+import json
+import re
+
+import pytest
+
+from semcot.data import load_problems
+from semcot.renumbered import Template, find_template, renumbered
+from semcot.synthetic import in_eval
+from tests.test_synthetic import EQUATION, KEYS, is_true
+
+TRIVIA = {
+    "question": "There are 64 students trying out. If 36 of them didn't get picked and the rest were put into 4 "
+    "groups, how many students would be in each group?",
+    "reasoning": "We subtract: 64 - 36 = 28. Then we divide: \\frac{28}{4} = 7.",
+    "condensed_reasoning": "28 picked, divided into 4 groups: 7 each.",
+    "answer": "7",
+}
+CLIPS = {
+    "question": "Paula had 32 clips and Karl has 9 boxes. Paula lost 12 clips. How many clips does Paula have?",
+    "reasoning": "The question is in type of Subtraction and we solve it by calculating ( 32.0 - 12.0 )",
+    "condensed_reasoning": "",
+    "answer": "20",
+}
+
+
+def problem(question, reasoning, answer, condensed=""):
+    return {"question": question, "reasoning": reasoning, "condensed_reasoning": condensed, "answer": answer}
+
+
+class TestFindTemplate:
+    def test_the_results_in_the_reasoning_tell_how_it_was_solved(self):
+        assert find_template(TRIVIA).equations == (("n0", "-", "n1"), ("r0", "/", "n2"))
+
+    def test_a_solution_in_brackets_is_read_and_needs_not_all_numbers(self):
+        assert find_template(CLIPS).equations == (("n0", "-", "n2"),)
+
+    @pytest.mark.parametrize(
+        "expression, answer, equations",
+        [
+            ("( ( 8.0 + 6.0 ) * 2.0 )", "28", (("n0", "+", "n1"), ("r0", "*", "2"))),
+            ("( 8.0 - ( 6.0 / 3.0 ) )", "6", (("n1", "/", "3"), ("n0", "-", "r0"))),
+        ],
+    )
+    def test_numbers_that_the_question_does_not_write_in_digits_stay(self, expression, answer, equations):
+        found = find_template(problem("He got 8 and 6. How many?", f"We calculate {expression}", answer))
+        assert found == Template("He got 8 and 6. How many?", equations)
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            problem("26 cakes, sold 20, made 20. How many?", "26 - 20 = 6, 6 + 20 = 26, of 46", "26", "26 + 20 = 46"),
+            problem("He had 2 and found 2. How many?", "2 and 2 make 4", "4"),  # 2 + 2 or 2 * 2
+            problem("He had 5 and lost 2. How many?", "We know it", "4"),
+            problem("He had 5 and lost 2. How many?", "( 5.0 - 2.0 )", "4"),
+            problem("He had 5, lost 2 and 5. How many?", "( 5.0 - 2.0 )", "3"),  # which 5?
+            problem("He had 5 and lost 2. How many?", "( __import__('os').getpid() - 2 )", "3"),
+            problem("He had 5 and lost 2. How many?", "(he lost 2", "3.5"),
+            problem("He had 5000 and lost 2. How many?", "5000 - 2 = 4998", "4998"),
+            problem("What colour is the sky?", "It is blue.", "blue"),
+            problem("What is 7?", "It is 7.", "7"),
+        ],
+    )
+    def test_what_is_ambiguous_or_not_understood_gives_none(self, case):
+        assert find_template(case) is None
+
+    def test_two_ways_to_the_same_thing_are_not_ambiguous(self):
+        reasoning = "9 - 3 = 6, 6 - 2 = 4, 3 + 2 = 5"
+        found = find_template(problem("9 birds, 3 left, then 2 left. How many?", reasoning, "4"))
+        assert found.equations == (("n0", "-", "n1"), ("r0", "-", "n2"))
+
+    def test_digits_within_words_and_decimals_are_no_numbers(self):
+        found = find_template(problem("8 songs on an mp3 player, 2.5 hours, 3 more.", "8 + 3 = 11", "11"))
+        assert found.equations == (("n0", "+", "n1"),)
+
+
+def with_endings(row, count=40):
+    """The same story with different endings, so that both splits have some."""
+    return [{**row, "question": f"{row['question']} ({'x' * i})"} for i in range(1, count + 1)]
+
+
+@pytest.fixture(scope="module")
+def variants():
+    problems = with_endings(TRIVIA) + with_endings(CLIPS)
+    return {split: list(renumbered(problems, 400, 5, split)) for split in ("train", "eval")}
+
+
+class TestRenumbered:
+    def test_equations_are_true_and_lead_to_the_answer(self, variants):
+        for row in variants["train"] + variants["eval"]:
+            assert row.keys() == KEYS
+            steps = EQUATION.findall(row["condensed_reasoning"])
+            assert all(is_true(*step) for step in steps) and row["condensed_reasoning"].count("=") == len(steps)
+            assert steps[-1][-1] == row["answer"] and int(row["answer"]) >= 1
+            assert EQUATION.findall(row["reasoning"]) == steps
+
+    def test_the_numbers_of_the_equations_are_those_of_the_question(self, variants):
+        for row in variants["train"]:
+            numbers, steps = re.findall(r"\d+", row["question"]), EQUATION.findall(row["condensed_reasoning"])
+            if "students" in row["question"]:
+                (a, _, b, p), (q, _, c, _) = steps
+                assert [a, b, c] == numbers and p == q
+            else:
+                assert [steps[0][0], steps[0][2]] == [numbers[0], numbers[2]]
+
+    def test_numbers_and_names_vary(self, variants):
+        clips = [row["question"] for row in variants["train"] if "clips" in row["question"]]
+        heroes = [re.match(r"\w+", question)[0] for question in clips]
+        assert len(set(heroes)) > 10 and len({re.search(r"\d+", question)[0] for question in clips}) > 10
+        assert all(question.count(hero) == 3 for question, hero in zip(clips, heroes, strict=True))
+
+    def test_the_variants_of_one_problem_are_all_in_its_split(self, variants):
+        belongs = {row["question"].rpartition("?")[2]: in_eval(row["question"]) for row in with_endings(TRIVIA)}
+        assert set(belongs.values()) == {True, False}
+        for split, rows in variants.items():
+            drawn = {row["question"].rpartition("?")[2] for row in rows if "students" in row["question"]}
+            assert drawn == {ending for ending, in_evaluation in belongs.items() if in_evaluation == (split == "eval")}
+
+    def test_same_seed_same_variants(self):
+        problems = with_endings(TRIVIA)
+        assert list(renumbered(problems, 20, 1)) == list(renumbered(problems, 20, 1))
+        assert list(renumbered(problems, 20, 1)) != list(renumbered(problems, 20, 2))
+
+    def test_problems_that_are_not_understood(self):
+        with pytest.raises(ValueError, match="no problem of the train split is understood"):
+            list(renumbered([problem("Why?", "So.", "yes")], 10))
+
+
+def test_from_a_file_by_its_name(tmp_path):
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(with_endings(TRIVIA)))
+    drawn = load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
+    assert len(drawn) == 50
+    assert drawn == load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
+    assert drawn != load_problems(f"renumbered:{file}", "eval", num_samples=50, seed=3).to_list()
+    with pytest.raises(FileNotFoundError):
+        load_problems("renumbered:none.json")
