@@ -1,0 +1,78 @@
+"""The comparisons that take hours on real models, on a tiny one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    base = folder / "models" / "tiny-llama"
+    tiny_language_model(max_position_embeddings=1024).save_pretrained(base)
+    tiny_base_tokenizer().save_pretrained(base)
+    options = {
+        "base_model": str(base),
+        "generator_layers": 2,
+        "num_thoughts": 4,
+        "dataset": ["synthetic_coin_flip"],
+        "num_samples": [60],
+        "validation_fraction": 0.2,
+        "encoder_batch_size": 8,
+        "encoder_embedding_dim": 16,
+        "batch_size": 8,
+        "max_steps": 2,
+        "logging_steps": 1,
+        "bf16": False,
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(options))
+    return file
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_ablations_average_over_seeds_and_are_not_run_twice(recipe, tmp_path):
+    arguments = [
+        recipe,
+        "--data",
+        "synthetic_coin_flip",
+        "--limit",
+        10,
+        "--seeds",
+        0,
+        1,
+        "--runs_dir",
+        tmp_path / "runs",
+    ]
+    arguments += ["--variants", "full", "K = 1", "--output_dir", tmp_path / "results"]
+    assert "train_semcot.py" in run("ablations.py", *arguments)
+    report = (tmp_path / "results" / "report.md").read_text()
+    for label in ("full", "K = 1", "thoughts zeroed", "thoughts shuffled", "thoughts random"):
+        assert f"| {label} | 2 |" in report
+    for name, changed in (("full-1", 4), ("K1-1", 1)):
+        options = json.loads((tmp_path / "runs" / name / "options.json").read_text())
+        assert (options["seed"], options["num_thoughts"]) == (1, changed)
+        accuracy = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]["accuracy"]
+        assert f"{accuracy:.1%}" in report
+    assert "train_semcot.py" not in run("ablations.py", *arguments)
+
+
+def test_finetuned_cot_trains_the_base_and_reports_each_data_set(recipe, tmp_path):
+    checkpoint = tmp_path / "run"
+    command = [sys.executable, "train_semcot.py", str(recipe), "--output_dir", str(checkpoint), "--alpha", "0"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    arguments = ["--model", checkpoint, "--problems", 40, "--batch_size", 8, "--output_dir", tmp_path / "results"]
+    run("finetuned_cot.py", recipe, *arguments, "--data", "synthetic_coin_flip,12,5", "synthetic_arithmetic,6")
+    losses = [entry["answer_loss"] for entry in json.loads((tmp_path / "results" / "losses.json").read_text())[:5]]
+    assert losses[-1] < losses[0]
+    for name, n in (("synthetic_coin_flip", 12), ("synthetic_arithmetic", 6)):
+        result = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]
+        assert (result["method"], result["n"], result["train_problems"]) == ("cot_finetuned", n, 40)
