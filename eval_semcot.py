@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from semcot.answers import check_answers
-from semcot.data import HUB_DATASETS, fingerprint, load_problems
+from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
 from semcot.methods import COMPARED, METHODS
 from semcot.report import format_table, prepare_output_dir, write_report
@@ -58,13 +58,14 @@ def main() -> None:
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
     context = {
         "dataset": options.data,
+        "split": options.split,
         "data_sha256": fingerprint(problems),
         "model": options.model,
         "seed": options.seed,
         **describe_machine(model),
     }
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    if options.data in HUB_DATASETS and (folder := os.environ.get("SEMCOT_DATA_DIR")):
+    if options.data.removeprefix(RENUMBERED) in HUB_DATASETS and (folder := os.environ.get("SEMCOT_DATA_DIR")):
         command = f"SEMCOT_DATA_DIR={shlex.quote(folder)} {command}"
 
     summaries, predictions = [], []

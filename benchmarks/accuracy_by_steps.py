@@ -1,5 +1,5 @@
 """
-Where an evaluation on synthetic arithmetic went wrong: accuracy by number of steps and by the operations in them.
+Where an evaluation on arithmetic went wrong: accuracy by number of steps and by the operations in them.
 `python benchmarks/accuracy_by_steps.py results/synthetic_arithmetic`
 """
 
@@ -9,18 +9,34 @@ from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from semcot.data import load_problems
+from semcot.data import HUB_DATASETS, load_problems
+from semcot.renumbered import find_template
 
-folder = Path(sys.argv[1])
-run = json.loads((folder / "results.json").read_text())[0]
-problems = load_problems(run["dataset"], "eval", num_samples=run["n"], seed=run["seed"])
-equations = dict(zip(problems["question"], problems["condensed_reasoning"], strict=True))
-right = defaultdict(list)
-for line in (folder / "predictions.jsonl").read_text().splitlines():
-    prediction = json.loads(line)
-    if prediction["method"] == "semcot":
-        operations = [equation.split()[1] for equation in equations[prediction["question"]].split(", ")]
-        right[f"{len(operations)} steps"].append(prediction["correct"])
-        right[" then ".join(operations)].append(prediction["correct"])
-for name, outcomes in sorted(right.items(), key=lambda item: (not item[0][0].isdigit(), -len(item[1]))):
-    print(f"{name:24} {sum(outcomes) / len(outcomes):6.1%} of {len(outcomes)}")
+
+def operations(dataset: str, problem: dict[str, str]) -> list[str]:
+    """The operation of each step; none where a real problem is not understood well enough to tell."""
+    if dataset in HUB_DATASETS:
+        template = find_template(problem)
+        return [operation for _, operation, _ in template.equations] if template else []
+    return [equation.split()[1] for equation in problem["condensed_reasoning"].split(", ")]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    run = json.loads((folder / "results.json").read_text())[0]
+    problems = load_problems(run["dataset"], run.get("split", "eval"), num_samples=run["n"], seed=run["seed"])
+    steps = {problem["question"]: operations(run["dataset"], problem) for problem in problems}
+    right = defaultdict(list)
+    for line in (folder / "predictions.jsonl").read_text().splitlines():
+        prediction = json.loads(line)
+        if prediction["method"] == "semcot":
+            found = steps[prediction["question"]]
+            right[f"{len(found)} steps" if found else "not told"].append(prediction["correct"])
+            if found:
+                right[" then ".join(found)].append(prediction["correct"])
+    for name, outcomes in sorted(right.items(), key=lambda item: (item[0][0] not in "123n", -len(item[1]))):
+        print(f"{name:24} {sum(outcomes) / len(outcomes):6.1%} of {len(outcomes)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ RESULT_KEYS = {
     "method",
     "dataset",
     "data_sha256",
+    "split",
     "n",
     "accuracy",
     "accuracy_ci95",
@@ -285,7 +286,14 @@ def test_command_writes_all_results(evaluated):
     assert [result["method"] for result in results] == ["semcot", "direct", "cot"]
     for result in results:
         assert result.keys() == RESULT_KEYS
-        known = {"dataset": "synthetic_arithmetic", "model": "checkpoint", "seed": 3, "n": 5, "batch_size": 2}
+        known = {
+            "dataset": "synthetic_arithmetic",
+            "split": "eval",
+            "model": "checkpoint",
+            "seed": 3,
+            "n": 5,
+            "batch_size": 2,
+        }
         assert {key: result[key] for key in known} == known
         assert (result["device"], result["dtype"]) == ("cpu", "float32")
         assert {"python", "torch", "transformers"} <= result["versions"].keys()
