@@ -22,7 +22,7 @@ _OTHER_WORDS = set("April Daisy Dean Frank Grace Iris Ivy Lily Mark May Penny Ro
 _NAMES = tuple(tuple(name for name in names if name not in _OTHER_WORDS) for names in (FEMALE_NAMES, MALE_NAMES))
 _NAME = re.compile(rf"\b({'|'.join(itertools.chain(*_NAMES))})\b")
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?![\w]|[.,]\d)")
-_WRITTEN_OUT = re.compile(r"\(.*\d.*\)")
+_WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
@@ -39,25 +39,30 @@ class Template(NamedTuple):
 def find_template(problem: dict[str, str]) -> Template | None:
     """The template of a problem (question, reasoning, condensed_reasoning, answer); `None` if it is not understood.
 
-    Two ways lead to the equations. Where the reasoning writes the solution out, "( ( 64.0 - 36.0 ) / 4.0 )", it is
-    read. Elsewhere every solution that uses each number of the question once is tried, and kept if its results occur
-    in the reasoning; those that are left must compute the same thing for other numbers too.
+    Two ways lead to the equations. Where the reasoning ends with the solution, "( ( 64.0 - 36.0 ) / 4.0 )", it is
+    read. Elsewhere every solution that uses each number of the question once is tried. Those are preferred that have
+    most of their equations in the reasoning, then those that have their results there, and what is left must compute
+    the same thing for other numbers too.
     """
     question = problem["question"]
     values = [int(number) for number in _NUMBER.findall(question)]
     if not problem["answer"].isdecimal() or not values or max(values) > 999:
         return None
     answer = int(problem["answer"])
-    if written := _WRITTEN_OUT.search(problem["reasoning"]):
-        equations = _parse_expression(written[0], values)
+    if written := _WRITTEN_OUT.fullmatch(problem["reasoning"]):
+        equations = _parse_expression(written[1], values)
         return Template(question, equations) if equations and _solve(equations, values)[-1:] == [answer] else None
 
-    seen = set(map(int, _NUMBER.findall(f"{problem['reasoning']} {problem['condensed_reasoning']}")))
-    solutions = [
-        equations
-        for equations in _chains(len(values))
-        if (results := _solve(equations, values))[-1:] == [answer] and seen.issuperset(results[:-1])
-    ]
+    solutions = [equations for equations in _chains(len(values)) if _solve(equations, values)[-1:] == [answer]]
+    reasoning = f"{problem['reasoning']} {problem['condensed_reasoning']}"
+    seen, formulas = set(map(int, _NUMBER.findall(reasoning))), _formulas(reasoning)
+
+    def support(equations: tuple[tuple[str, str, str], ...]) -> tuple[int, bool]:
+        written = sum(f" {equation}" in formulas for equation in _written(equations, values))
+        return written, seen.issuperset(_solve(equations, values))
+
+    most = max(map(support, solutions), default=None)
+    solutions = [equations for equations in solutions if support(equations) == most]
     rng = random.Random(0)
     others = [rng.randint(1, 10**6) for _ in values]
     meanings = {_results(equations, others)[-1] for equations in solutions}
@@ -105,11 +110,7 @@ def _fill(template: Template, rng: random.Random) -> dict[str, str]:
         same_sort = next(sort for sort in _NAMES if name in sort)
         names[name] = rng.choice([other for other in same_sort if other not in names.values()])
     question = _NAME.sub(lambda match: names[match[0]], question)
-    slots = {f"n{i}": number for i, number in enumerate(numbers)} | {f"r{i}": value for i, value in enumerate(results)}
-    equations = [
-        f"{slots.get(left, left)} {operation} {slots.get(right, right)} = {result}"
-        for (left, operation, right), result in zip(template.equations, results, strict=True)
-    ]
+    equations = _written(template.equations, numbers)
     return {
         "question": question,
         "reasoning": f"{'. '.join(equations)}. The answer is {results[-1]}.",
@@ -134,6 +135,25 @@ def _solve(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) -> l
     except ZeroDivisionError:
         return []
     return [int(value) for value in results] if all(v >= 1 and v.denominator == 1 for v in results) else []
+
+
+def _written(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) -> list[str]:
+    """Each step as "64 - 36 = 28"."""
+    results = _solve(equations, numbers)
+    slots = {f"n{i}": number for i, number in enumerate(numbers)} | {f"r{i}": value for i, value in enumerate(results)}
+    return [
+        f"{slots.get(left, left)} {operation} {slots.get(right, right)} = {result}"
+        for (left, operation, right), result in zip(equations, results, strict=True)
+    ]
+
+
+def _formulas(reasoning: str) -> str:
+    """The numbers and signs of a reasoning in the manner of `_written`: its units, words and marks of LaTeX dropped."""
+    text = re.sub(r"\\[dt]?frac\{(.*?)\}\{(.*?)\}", r"\1 / \2", reasoning)
+    text = re.sub(r"\\text\s*\{[^}]*\}", "", text)
+    for sign, marks in {"*": r"\\times|\\cdot|×", "/": r"\\div|÷", "-": "−|–"}.items():
+        text = re.sub(marks, f" {sign} ", text)
+    return " " + " ".join(re.findall(r"(?<![\w.,])\d+|[+*/=-]|[.:;\n]", text))
 
 
 def _chains(count: int) -> Iterator[tuple[tuple[str, str, str], ...]]:

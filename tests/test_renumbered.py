@@ -53,7 +53,7 @@ class TestFindTemplate:
             problem("He had 5 and lost 2. How many?", "We know it", "4"),
             problem("He had 5 and lost 2. How many?", "( 5.0 - 2.0 )", "4"),
             problem("He had 5, lost 2 and 5. How many?", "( 5.0 - 2.0 )", "3"),  # which 5?
-            problem("He had 5 and lost 2. How many?", "( __import__('os').getpid() - 2 )", "3"),
+            problem("He had 5 and lost 2. How many?", "( 5.0 2.0 )", "3"),
             problem("He had 5 and lost 2. How many?", "(he lost 2", "3.5"),
             problem("He had 5000 and lost 2. How many?", "5000 - 2 = 4998", "4998"),
             problem("What colour is the sky?", "It is blue.", "blue"),
@@ -62,6 +62,14 @@ class TestFindTemplate:
     )
     def test_what_is_ambiguous_or_not_understood_gives_none(self, case):
         assert find_template(case) is None
+
+    def test_formulas_in_a_written_reasoning_do_not_hide_its_results(self):
+        reasoning = "We subtract \\(64 - 36\\), which is 28 (two digits). Then \\(28 / 4 = 7\\)."
+        assert find_template({**TRIVIA, "reasoning": reasoning}).equations == (("n0", "-", "n1"), ("r0", "/", "n2"))
+
+    def test_another_way_in_the_reasoning_does_not_matter_if_only_one_thing_gives_the_answer(self):
+        found = find_template(problem("7 boxes and 3 boxes, 8 in each.", "7 * 8 = 56, 3 * 8 = 24, 56 + 24 = 80", "80"))
+        assert found.equations == (("n0", "+", "n1"), ("r0", "*", "n2"))
 
     def test_two_ways_to_the_same_thing_are_not_ambiguous(self):
         reasoning = "9 - 3 = 6, 6 - 2 = 4, 3 + 2 = 5"
