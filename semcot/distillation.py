@@ -71,20 +71,25 @@ def lens_targets(
     condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, lens_steps: int
 ) -> list[int]:
     """
-    What the thoughts spell: of each of the last `lens_steps` steps, the last K / `lens_steps` tokens that are not
-    blank, so that every result has its own place. Steps are parted by a comma or semicolon and a space; with
-    `lens_steps` = 1 the text is one step. -100 stands in front of short steps, and for missing ones.
+    What the thoughts spell: of each of the last `lens_steps` steps, the last tokens that are not blank, so that every
+    result has its own place. Half of the thoughts are the last step's, the steps before it share the other half; with
+    `lens_steps` = 1 the text is one step. Steps are parted by a comma or semicolon and a space. -100 stands in front of
+    short steps, and for missing ones.
 
-    "11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step and
-    `- 9 = 2 8 = 1 0` from 2.
+    "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
+    `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
     """
     steps = re.split(r"[,;]\s+", condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
-    width = num_thoughts // lens_steps
-    targets = []
-    for step in steps:
+    *earlier, last = steps
+    half = num_thoughts // 2
+
+    def end(step: str, width: int) -> list[int]:
         tokens = tokenizer(f" {step}", add_special_tokens=False).input_ids if step else []
         tokens = [token for token in tokens if tokenizer.decode([token]).strip()][-width:]
-        targets += [IGNORED] * (width - len(tokens)) + tokens
+        return [IGNORED] * (width - len(tokens)) + tokens
+
+    targets = [token for step in earlier for token in end(step, half // len(earlier))]
+    targets += end(last, num_thoughts if lens_steps == 1 else num_thoughts - half)
     return [IGNORED] * (num_thoughts - len(targets)) + targets
 
 

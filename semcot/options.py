@@ -86,7 +86,7 @@ class TrainOptions:
     )
     lens_steps: int = field(
         default=1,
-        metadata={"help": "The thoughts spell the ends of this many last steps, each in K / lens_steps thoughts."},
+        metadata={"help": "The thoughts spell the ends of this many last steps; the very last one has half of them."},
     )
     lens_learning_rate: float = field(
         default=5e-4, metadata={"help": "Extra phase on that loss alone: whole generator."}
@@ -136,8 +136,9 @@ class TrainOptions:
             raise ValueError("warmup_epochs, lens_epochs and epochs are all 0: nothing would be trained.")
         if self.alpha > 0 and max(self.encoder_dense_epochs, self.encoder_epochs) <= 0:
             raise ValueError("The reasoning encoder gets no epochs; give it some, or train without it: alpha 0.")
-        if self.lens_steps < 1 or self.num_thoughts % self.lens_steps:
-            raise ValueError(f"lens_steps must divide num_thoughts = {self.num_thoughts}, got {self.lens_steps}.")
+        if not 1 <= self.lens_steps <= 1 + self.num_thoughts // 2:
+            limit = 1 + self.num_thoughts // 2
+            raise ValueError(f"lens_steps must lie between 1 and {limit} for this num_thoughts, got {self.lens_steps}.")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         sources = self.train_file or self.dataset

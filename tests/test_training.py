@@ -325,7 +325,7 @@ def test_a_non_empty_folder(options, finished):
         ({"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ({"num_samples": [1]}, "1 numbers for 2 data sets"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
-        ({"lens_steps": 2}, "lens_steps must divide num_thoughts = 5"),
+        ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
         ({"warmup_epochs": 0, "lens_epochs": 0, "epochs": 0}, "nothing would be trained"),
         ({"encoder_dense_epochs": 0, "encoder_epochs": 0}, "encoder gets no epochs"),
     ],
