@@ -324,6 +324,11 @@ class SemCoTForCausalLM(
         is_thought = prompt == self.config.thought_token_id
         if attention_mask is None:
             attention_mask = torch.ones_like(prompt)
+        if not attention_mask[:, -1].all():
+            raise ValueError(
+                "A prompt ends with padding, and an answer cannot be written after it: "
+                'pad on the left (tokenizer.padding_side = "left").'
+            )
         cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         filled = prompt.masked_fill(is_thought, FILLER_ID)
         embeds = self.get_input_embeddings()(filled)

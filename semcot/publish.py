@@ -35,7 +35,8 @@ def publish(options: PublishOptions) -> None:
     dtype = getattr(torch, options.weights_dtype)
     weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
     model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)
-    AutoTokenizer.from_pretrained(options.model, trust_remote_code=True).save_pretrained(options.output_dir)
+    tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True, padding_side="left")
+    tokenizer.save_pretrained(options.output_dir)
     size = (Path(options.output_dir) / "model.safetensors").stat().st_size
     print(f"{options.output_dir}: {size / 2**20:.1f} MiB of weights in {options.weights_dtype}.")
 

@@ -40,7 +40,8 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
     tokenizer = copy.deepcopy(base_tokenizer)
     bos = _added_bos(tokenizer)
     tokenizer.add_tokens([AddedToken(THOUGHT_TOKEN, special=True, normalized=False)], special_tokens=True)
-    tokenizer.padding_side = "left"
+    # Answers are written at the right end of a batch. A tokenizer saves what it was made with, so it is said there too.
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 

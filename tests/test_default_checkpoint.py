@@ -45,6 +45,19 @@ def test_answers_coin_flips_and_needs_its_thoughts_for_it():
     assert accuracy() <= 0.7, "with its thoughts zeroed the base can only guess"
 
 
+def test_a_padded_batch_is_answered_as_its_questions_are_one_by_one():
+    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
+    questions = [problem["question"] for problem in arithmetic_stories(6, seed=5, steps=(1, 3), split="eval")]
+
+    def answers(questions: list[str]) -> list[str]:
+        batch = tokenizer(questions, return_tensors="pt", padding=True)
+        output = model.generate(**batch, max_new_tokens=4, do_sample=False)
+        return tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+
+    assert answers(questions) == [answer for question in questions for answer in answers([question])]
+
+
 def test_answers_arithmetic_stories():
     model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)

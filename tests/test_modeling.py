@@ -112,6 +112,12 @@ def test_a_batch_of_64_generates_what_each_prompt_does_alone(family):
         assert together[row][: len(alone)].tolist() == alone.tolist(), question
 
 
+def test_no_answer_is_written_after_padding(semcot):
+    model, tokenizer = semcot
+    with pytest.raises(ValueError, match="pad on the left"):
+        model.generate(**prompts(tokenizer, padding_side="right"), max_new_tokens=2)
+
+
 def test_training_shortcut_is_exact(family):
     """No gradient through the question, its shared beginning run once: same loss, same gradients."""
     model, tokenizer = tiny_semcot(family)

@@ -43,10 +43,20 @@ def test_earlier_turns_hold_no_thoughts():
 
 def test_the_base_tokenizer_is_left_alone():
     base = tiny_base_tokenizer()
-    before = base("a b").input_ids
+    before = base("a b").input_ids, base.padding_side, dict(base.init_kwargs)
     tokenizer, _ = build_tokenizer(base, 2)
-    assert base("a b").input_ids == before and len(tokenizer) == len(base) + 1
-    assert tokenizer.padding_side == "left"
+    assert (base("a b").input_ids, base.padding_side, base.init_kwargs) == before
+    assert len(tokenizer) == len(base) + 1
+
+
+def test_batches_are_padded_on_the_left_after_a_reload_too(tmp_path):
+    base = tiny_base_tokenizer()
+    base.padding_side = "right"
+    tokenizer, _ = build_tokenizer(base, 2)
+    tokenizer.save_pretrained(tmp_path)
+    for tokenizer in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):  # noqa: B020
+        mask = tokenizer(["a", "a b c d"], padding=True).attention_mask
+        assert mask[0][0] == 0 and mask[0][-1] == 1
 
 
 def test_a_template_that_changes_the_question_is_refused():
