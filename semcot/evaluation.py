@@ -1,13 +1,9 @@
 """Measures how good and how fast a method answers: accuracy, tokens, latency, throughput, memory."""
 
 import os
-import platform
 import re
-import resource
-import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.machine import device_name, peak_memory, versions
 from semcot.methods import Method
 
 _METRICS = Path(__file__).parent / "metrics"
@@ -137,7 +134,7 @@ def evaluate_method(
         "latency_n": len(latencies),
         "samples_per_s": len(outputs) / elapsed,
         "batch_size": batch_size,
-        "peak_memory_mb": _peak_memory(device),
+        "peak_memory_mb": peak_memory(device) / 2**20,
     }
     return summary, predictions
 
@@ -165,13 +162,11 @@ def with_speedups(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def describe_machine(model: PreTrainedModel) -> dict[str, Any]:
     """What the figures depend on besides checkpoint and data: device, dtype, threads, versions."""
-    device = model.device
-    packages = ("torch", "transformers", "tokenizers", "datasets", "evaluate")
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(model.device),
         "dtype": str(model.language_model.dtype).removeprefix("torch."),
         "cpu_threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions("torch", "transformers", "tokenizers", "datasets", "evaluate"),
     }
 
 
@@ -180,10 +175,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

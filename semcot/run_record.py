@@ -1,13 +1,8 @@
 """What a training run writes down beside the weights, and compares when it is resumed."""
 
 import json
-import os
-import platform
-import resource
 import shutil
-import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,6 +11,7 @@ from datasets import Dataset
 
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint
 from semcot.files import write_json
+from semcot.machine import device_name, versions
 from semcot.options import PHASES, TrainOptions
 
 # A run may be moved, and pushed when it is done.
@@ -80,12 +76,12 @@ def prepare_output_dir(options: TrainOptions) -> None:
 
 def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
     """What is needed to tell one run from another: versions, hardware and a fingerprint of the data."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    packages = ("torch", "transformers", "sentence_transformers", "datasets")
+    state = PartialState()
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": device,
-        "processes": PartialState().num_processes,
+        "versions": versions("torch", "transformers", "sentence_transformers", "datasets"),
+        "device": device_name(state.device),
+        "cpu_threads": torch.get_num_threads(),
+        "processes": state.num_processes,
         "train_problems": len(train_set),
         "validation_problems": len(validation_set),
         "data_sha256": fingerprint(train_set),
@@ -103,15 +99,6 @@ def check_same_run(output_dir: Path, record: dict) -> None:
             "start in another folder."
         )
     write_json(file, now)
-
-
-def peak_memory_gb() -> float:
-    """The most that this process took: of the GPU's memory where there is one, else of the machine's."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9, 2
-    )
 
 
 def hub_datasets(options: TrainOptions) -> list[str]:

@@ -34,6 +34,7 @@ from semcot.data import (
 )
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.files import last_whole_checkpoint, write_json
+from semcot.machine import peak_memory
 from semcot.options import PHASES, TrainOptions
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
@@ -42,7 +43,6 @@ from semcot.run_record import (
     describe_for_card,
     describe_run,
     hub_datasets,
-    peak_memory_gb,
     prepare_output_dir,
 )
 from semcot.tokenization import build_tokenizer
@@ -111,7 +111,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
 def finish(options: TrainOptions, model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, record: dict) -> None:
     """Writes the checkpoint with its card and the record of its run, and pushes it where that was asked for."""
     output_dir = Path(options.output_dir)
-    record["peak_memory_gb"] = peak_memory_gb()
+    record["peak_memory_gb"] = round(peak_memory(PartialState().device) / 1e9, 2)
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, model_card_kwargs=card)
     tokenizer.save_pretrained(output_dir)

@@ -1,6 +1,7 @@
 """The methods, their measurement, and eval_semcot.py from end to end on a tiny checkpoint."""
 
 import json
+import platform
 import subprocess
 import sys
 
@@ -11,9 +12,10 @@ from conftest import ROOT, tiny_semcot
 from scipy.stats import binomtest
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot import methods
+from semcot import machine, methods
 from semcot.data import load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.machine import device_name
 from semcot.methods import METHODS, Method, Output
 from semcot.report import format_table, prepare_output_dir, write_report
 
@@ -295,7 +297,7 @@ def test_command_writes_all_results(evaluated):
             "batch_size": 2,
         }
         assert {key: result[key] for key in known} == known
-        assert (result["device"], result["dtype"]) == ("cpu", "float32")
+        assert (result["device"], result["dtype"]) == (device_name(torch.device("cpu")), "float32")
         assert {"python", "torch", "transformers"} <= result["versions"].keys()
         assert result["samples_per_s"] > 0 and result["peak_memory_mb"] > 0
     cot = results[2]
@@ -369,3 +371,13 @@ def test_on_cuda(name, adapter):
     problems = load_problems("synthetic_coin_flip", "eval", num_samples=4)
     summary, _ = evaluate_method(METHODS[name](model, tokenizer), problems, max_new_tokens=8, latency_samples=2)
     assert summary["n"] == 4 and 0 < summary["peak_memory_mb"] < 4096
+
+
+def test_the_device_is_named_as_the_system_names_it(tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "CPU_INFO", file)
+    cpu = torch.device("cpu")
+    assert device_name(cpu) == (platform.processor() or "cpu")
+    file.write_text("processor\t: 0\nmodel name\t: Abacus: 9000\n\nprocessor\t: 1\nmodel name\t: Abacus: 9000\n")
+    assert device_name(cpu) == "Abacus: 9000"
+    assert device_name(torch.device("meta")) == "meta"

@@ -1,0 +1,35 @@
+"""What a run's figures depend on besides model and data, and what it took of it."""
+
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's or the processor's name, or the kind of device where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    names = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name"]
+    return names[0] if names else platform.processor() or "cpu"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python and of the packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process took so far, of the GPU's memory on a GPU, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
