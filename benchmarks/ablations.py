@@ -1,12 +1,13 @@
 """
 Does each part earn its place? Trains every variant of a recipe with several seeds, has each answer the same problems of
 an "eval" split, and writes a table of means with 95 % intervals. Runs that are finished are not done again.
-`python benchmarks/ablations.py configs/ablations.yaml --data synthetic_coin_flip --output_dir results/ablations`
+`python benchmarks/ablations.py configs/ablations.yaml --data synthetic_coin_flip:2 --output_dir results/ablations`
 """
 
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def main() -> None:
                 draw = ["--data", arguments.data, "--limit", str(arguments.limit), "--seed", "1000"]
                 evaluation = ["--latency_samples", "0", "--output_dir", str(evaluated)]
                 run("eval_semcot.py", "--model", str(trained), *draw, "--methods", *methods, *evaluation)
+                shutil.copy(trained / "training.json", evaluated)
             for method, accuracy in accuracies(evaluated).items():
                 label = variant if method == "semcot" else f"thoughts {method.removeprefix('semcot_')}"
                 found.setdefault(label, []).append(accuracy)

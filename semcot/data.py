@@ -32,6 +32,7 @@ SYNTHETIC_DATASETS = {
     "synthetic_expressions": arithmetic_expressions,
     "synthetic_coin_flip": coin_flips,
 }
+_SIZED = re.compile(r"(?P<name>\w+):(?P<low>\d+)(?:-(?P<high>\d+))?")
 RENUMBERED = "renumbered:"  # before the name or file of a real data set: its train problems with other numbers
 COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
 
@@ -52,7 +53,9 @@ def load_problems(
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
             synthetic_expressions, synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or
             .parquet file. The column `query` is taken for `question`; other columns are dropped. "renumbered:" before
-            a name or file draws arithmetic problems like those of its train split, see `semcot.renumbered`.
+            a name or file draws arithmetic problems like those of its train split, see `semcot.renumbered`. Behind a
+            synthetic set's name may stand how many steps or people its problems have: synthetic_arithmetic:3,
+            synthetic_coin_flip:1-2.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
             the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
@@ -60,7 +63,8 @@ def load_problems(
         num_samples: synthetic and renumbered problems: how many to draw (1000). Otherwise only the first so many, in
             file order.
         seed: of the draw of synthetic and renumbered problems.
-        options: for synthetic problems: `steps` (arithmetic) or `people` (coin flips), see `semcot.synthetic`.
+        options: for synthetic problems: `steps` (arithmetic) or `people` (coin flips), see `semcot.synthetic`; these
+            override what the name says.
 
     Returns:
         The problems, with the columns `COLUMNS`, all strings.
@@ -74,6 +78,9 @@ def load_problems(
         raise ValueError(f"split is {split!r}; known splits: {', '.join(SPLITS)}")
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; give at least 1, or None")
+    if (sized := _SIZED.fullmatch(name)) and sized["name"] in SYNTHETIC_DATASETS:
+        size = int(sized["low"]), int(sized["high"] or sized["low"])
+        name, options = sized["name"], {"people" if "coin_flip" in name else "steps": size, **options}
     if name in SYNTHETIC_DATASETS:
         draw = SYNTHETIC_DATASETS[name]
         return _to_dataset(list(draw(1000 if num_samples is None else num_samples, seed, split=split, **options)))

@@ -169,7 +169,17 @@ class TestNames:
     def test_synthetic_options(self):
         stories = load_problems("synthetic_arithmetic", num_samples=20, steps=(3, 3))
         assert all(condensed.count("=") == 3 for condensed in stories["condensed_reasoning"])
+        assert stories.to_list() == load_problems("synthetic_arithmetic:3", num_samples=20).to_list()
         flips = load_problems("synthetic_coin_flip", num_samples=20, people=[2, 2])
+        assert flips.to_list() == load_problems("synthetic_coin_flip:2", num_samples=20).to_list()
+        three = load_problems("synthetic_coin_flip:1-2", num_samples=20, people=(3, 3))
+        assert three.to_list() == load_problems("synthetic_coin_flip:3-3", num_samples=20).to_list()
+        ranged = load_problems("synthetic_expressions:1-2", num_samples=50)["condensed_reasoning"]
+        assert {text.count("=") for text in ranged} == {1, 2}
+        with pytest.raises(ValueError, match="steps is"):
+            load_problems("synthetic_arithmetic:4")
+        with pytest.raises(ValueError, match="no known data set"):
+            load_problems("gsm8k:2")
         assert all(question.count("the coin.") == 2 for question in flips["question"])
 
     def test_options_are_for_synthetic_problems_only(self, tmp_path):
