@@ -99,7 +99,11 @@ class TrainOptions:
     batch_size: int = field(default=16, metadata={"help": "Problems in a batch, per device."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches in an optimizer step."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of every phase's learning rate."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
+    optim: str = field(
+        default="adamw_torch_fused",
+        metadata={"help": "Optimizer of both stages, by the Trainer's names; adafactor or adamw_bnb_8bit save memory."},
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping."})
     bf16: bool | None = field(
         default=None,
@@ -112,6 +116,9 @@ class TrainOptions:
         },
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory (generator)."})
+    shard_base: bool = field(
+        default=False, metadata={"help": "In stage 2, spread the frozen base over all processes (FSDP2)."}
+    )
 
     # The run
     max_steps: int = field(default=-1, metadata={"help": "At most this many steps in each phase; for a quick look."})

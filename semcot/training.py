@@ -12,6 +12,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -53,6 +56,15 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     # Of all processes, where torchrun or accelerate started several; the first may prepare data for long.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
     output_dir = Path(options.output_dir)
+    if options.shard_base and state.num_processes == 1:
+        raise ValueError("--shard_base spreads the base over several processes, but this is one: use torchrun.")
+    for engine in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+            raise ValueError(
+                f"{engine} through accelerate spreads what is trained in a form that the reasoning encoder cannot be "
+                "saved in. Launch with configs/accelerate/ddp.yaml, and save memory with --shard_base True, which "
+                "spreads the frozen base, and --optim adafactor."
+            )
     if options.push_to_hub and os.path.isdir(options.base_model):
         raise ValueError(
             f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. Give "
@@ -95,6 +107,8 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         aligned_set = train_set.select(range(min(num_aligned, len(train_set))))
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
+    if options.shard_base:
+        shard_base(model)
     for name in steps:
         problems = train_set if name == "lens" else aligned_set
         record[name] = train_phase(
@@ -243,6 +257,26 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     return model, tokenizer
 
 
+def shard_base(model: SemCoTForCausalLM) -> None:
+    """
+    Spreads the layers of the frozen base over all processes (FSDP2); each is gathered for as long as it computes.
+
+    Everything else stays whole in every process and is trained by data parallelism as usual, so that saving, resuming
+    and the reasoning encoder know nothing of it. An adapter checkpoint holds no weight of the base.
+    """
+    base, decoder = model.language_model, model.language_model.base_model
+    layers = [module for module in decoder.modules() if type(module).__name__ in base._no_split_modules]
+    for layer in layers:
+        fully_shard(layer)
+    sharded = {parameter for layer in layers for parameter in layer.parameters()}
+    fully_shard(decoder, ignored_params=set(decoder.parameters()) - sharded)
+    frozen = [name for name, _ in model.named_parameters() if name.startswith("language_model.")]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+    total = sum(parameter.numel() for parameter in base.parameters())
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in base.parameters())
+    PartialState().print(f"Each process holds {held / total:.1%} of the base.")
+
+
 def train_encoder(
     options: TrainOptions,
     model: SemCoTForCausalLM,
@@ -284,6 +318,7 @@ def train_encoder(
         seed=options.seed,
         resume_from_checkpoint=options.resume_from_checkpoint,
         bf16=options.autocast,
+        optim=options.optim,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=options.logging_steps,
         save_steps=options.save_steps,
@@ -350,6 +385,7 @@ def train_phase(
         max_steps=max_steps,
         learning_rate=getattr(options, PHASES[phase].learning_rate),
         lr_scheduler_type=options.lr_scheduler_type,
+        optim=options.optim,
         warmup_steps=0.03,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,

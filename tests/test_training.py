@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -130,6 +131,13 @@ def test_losses_fall(options):
     losses = [entry["answer_loss"] for entry in history if "answer_loss" in entry]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert not (Path(options.output_dir) / "reasoning_encoder").exists(), "alpha = 0 needs no stage 1"
+
+
+def test_another_optimizer_trains_both_stages(options, tmp_path):
+    train(replace(options, optim="adafactor", max_steps=2, lens_epochs=0, warmup_epochs=0))
+    (state,) = Path(options.output_dir).glob("phases/generator/checkpoint-2/optimizer.pt")
+    moments = torch.load(state, weights_only=True)["state"].values()
+    assert any("exp_avg_sq_row" in moment for moment in moments)  # a row and a column in the place of a matrix
 
 
 @pytest.mark.slow
@@ -262,6 +270,7 @@ def run(options: TrainOptions, *launcher: str) -> dict[str, list[dict[str, float
     command = [sys.executable, *launcher, *SCRIPT[1:], *as_flags(options)]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    (Path(options.output_dir) / "output.txt").write_text(result.stdout)
     folder = Path(options.output_dir) / "phases"
     files = {phase: folder / phase / "losses.json" for phase in PHASES}
     return {phase: json.loads(file.read_text()) for phase, file in files.items() if file.exists()}
@@ -273,20 +282,26 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
     alone = run(options)
     accumulated = run(replace(options, output_dir=str(tmp_path / "parts"), batch_size=4, gradient_accumulation_steps=2))
     halves = replace(options, output_dir=str(tmp_path / "two"), batch_size=4, encoder_batch_size=4)
-    together = run(halves, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
+    together = run(halves, *launcher)
+    sharded = run(replace(halves, output_dir=str(tmp_path / "sharded"), shard_base=True), *launcher)
     terms = ("loss", "answer_loss", "alignment_loss", "explanation_loss", "lens_loss", "accuracy", "lens_accuracy")
     compared = 0
-    for other in (accumulated, together):
+    for other in (accumulated, together, sharded):
         for phase, history in alone.items():
             for entry, same in zip(history, other[phase], strict=True):
                 for term in set(terms) & entry.keys():
                     assert abs(entry[term] - same[term]) < 1.01e-4, f"{phase}, step {entry['step']}: {term}"
                     compared += 1
     assert compared > 100
+    held = re.search(r"holds ([\d.]+)% of the base", (tmp_path / "sharded" / "output.txt").read_text())
+    assert 50 <= float(held[1]) < 75  # half of the layers, all of the embeddings
     for name in ("model.safetensors", "reasoning_encoder/model.safetensors"):
         expected = load_file(Path(options.output_dir) / name)
+        spread = load_file(tmp_path / "sharded" / name)
         for key, weight in load_file(tmp_path / "two" / name).items():
             torch.testing.assert_close(weight, expected[key], atol=1e-3, rtol=1e-3)
+            assert torch.equal(weight, spread[key])
 
 
 @pytest.mark.slow
@@ -383,13 +398,19 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
         build_model(replace(options, num_thoughts=4))
 
 
-def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished):
+def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished, monkeypatch):
     file = tmp_path / "train.json"
     bare = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
     file.write_text(json.dumps(bare))
     own = replace(options, train_file=[str(file)], num_samples=None, alpha=0.0)
     with pytest.raises(ValueError, match="no condensed_reasoning.*--lens_weight 0 --lens_epochs 0"):
         train(own)
+    with pytest.raises(ValueError, match="but this is one: use torchrun"):
+        train(replace(options, shard_base=True))
+    for engine in ("FSDP", "DEEPSPEED"):
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match=f"{engine} through.*--shard_base True"):
+            patch.setenv(f"ACCELERATE_USE_{engine}", "true")
+            train(options)
     with pytest.raises(ValueError, match="nobody who downloads the checkpoint has"):
         train(replace(own, push_to_hub=True))
     file.write_text(json.dumps([*bare, {"question": "What? " * 400, "answer": "7"}]))
