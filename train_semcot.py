@@ -5,6 +5,9 @@ Stage 1 learns what a reasoning means, stage 2 teaches a generator to think it i
 section 4). The output folder is a loadable checkpoint; beside it stand the reasoning encoder, the options, the losses.
 """
 
+import os
+import sys
+
 from accelerate import PartialState
 
 from semcot.options import parse_options
@@ -12,4 +15,10 @@ from semcot.training import train
 
 if __name__ == "__main__":
     train(parse_options())
-    PartialState().destroy_process_group()  # else a process may abort as it ends, and take the others with it
+    state = PartialState()
+    state.destroy_process_group()
+    if not state.is_main_process:
+        # All is saved. A communication thread that asks for Python while it shuts down aborts the process, rarely, and
+        # torchrun would call the run a failure.
+        sys.stdout.flush()
+        os._exit(0)
