@@ -6,6 +6,7 @@ an "eval" split, and writes a table of means with 95 % intervals. Runs that are 
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -52,23 +53,24 @@ def main() -> None:
     parser.add_argument("--runs_dir", default="runs/ablations", help="where the checkpoints go")
     parser.add_argument("--output_dir", required=True)
     arguments = parser.parse_args()
-    output_dir = Path(arguments.output_dir).resolve()
+    output_dir = Path(arguments.output_dir)
     found: dict[str, list[float]] = {}
     for variant in arguments.variants:
         for seed in arguments.seeds:
             name = f"{variant.replace(' ', '_').replace('_=_', '')}-{seed}"
-            trained, evaluated = Path(arguments.runs_dir).resolve() / name, output_dir / name
-            if not (evaluated / "results.json").exists():
+            # Relative to the repository, where the commands run: records name no folder of a machine.
+            trained, evaluated = (Path(os.path.relpath(f, ROOT)) / name for f in (arguments.runs_dir, output_dir))
+            if not (ROOT / evaluated / "results.json").exists():
                 changes = [part for option, value in VARIANTS[variant].items() for part in (f"--{option}", str(value))]
                 settings = ["--seed", str(seed), "--output_dir", str(trained), "--resume_from_checkpoint", "True"]
-                run("train_semcot.py", str(Path(arguments.recipe).resolve()), *changes, *settings)
+                run("train_semcot.py", os.path.relpath(arguments.recipe, ROOT), *changes, *settings)
                 methods = ["semcot", *(CONTROLS if variant == "full" else [])]
                 # Problems of a seed that no run was trained on, the same for all.
                 draw = ["--data", arguments.data, "--limit", str(arguments.limit), "--seed", "1000"]
                 evaluation = ["--latency_samples", "0", "--output_dir", str(evaluated)]
                 run("eval_semcot.py", "--model", str(trained), *draw, "--methods", *methods, *evaluation)
-                shutil.copy(trained / "training.json", evaluated)
-            for method, accuracy in accuracies(evaluated).items():
+                shutil.copy(ROOT / trained / "training.json", ROOT / evaluated)
+            for method, accuracy in accuracies(ROOT / evaluated).items():
                 label = variant if method == "semcot" else f"thoughts {method.removeprefix('semcot_')}"
                 found.setdefault(label, []).append(accuracy)
     lines = ["| variant | seeds | accuracy, mean ± 95 % | each |", "|---|---|---|---|"]
