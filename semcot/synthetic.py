@@ -8,11 +8,11 @@ divisible by 10 and to "train" otherwise.
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 SPLITS = ("train", "eval")
-_OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
 
 class Kind(NamedTuple):
@@ -1053,6 +1053,11 @@ class _Story(NamedTuple):
     reasoning: tuple[str, ...]
 
 
+def choices_of(words: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """["place: zoo|park"] -> (("place", ("zoo", "park")),)."""
+    return tuple((name, tuple(choices.split("|"))) for name, choices in (word.split(": ") for word in words if word))
+
+
 def _parse(block: str) -> _Story:
     lines: dict[str, list[str]] = {"=": [], ".": [], "?": [], ">": []}
     for line in block.splitlines():
@@ -1061,13 +1066,14 @@ def _parse(block: str) -> _Story:
     return _Story(
         tuple((result, *equation.split()) for result, equation in zip("pqr", equations.split(", "), strict=False)),
         tuple(kinds.split()),
-        tuple((name, tuple(choices.split("|"))) for name, choices in (word.split(": ") for word in words if word)),
+        choices_of(words),
         tuple(lines["."]),
         lines["?"][0],
         tuple(lines[">"]),
     )
 
 
+_Family = TypeVar("_Family")
 STORIES = tuple(map(_parse, _STORIES.strip().split("\n\n")))
 
 _IRREGULAR = {"child": "children", "goose": "geese", "life": "lives", "mango": "mangoes", "person": "people"}
@@ -1091,14 +1097,15 @@ def plural(noun: str) -> str:
     return head + of + rest
 
 
-def _expand(text: str, rng: random.Random) -> str:
+def expand(text: str, rng: random.Random) -> str:
     """Replaces every [this|that], the innermost first, by one of its choices."""
     while "[" in text:
         text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), text)
     return text
 
 
-def _polish(text: str) -> str:
+def polish(text: str) -> str:
+    """Sets "an" for "a" where a vowel follows, drops blanks before marks and capitalizes the sentences."""
     text = _ARTICLE.sub(r"\1n", re.sub(r" +(?=[ .?,])", "", text))
     return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
@@ -1116,7 +1123,7 @@ def _numbers(story: _Story, rng: random.Random) -> dict[str, int]:
         for result, left, operation, right in story.equations:
             if operation == "/" and (values[left] % values[right] or values[left] == values[right]):
                 break
-            values[result] = value = _OPERATIONS[operation](values[left], values[right])
+            values[result] = value = OPERATIONS[operation](values[left], values[right])
             if not (1 if result == story.equations[-1][0] else 2) <= value <= limit:
                 break
             # As in the real sets, most quotients come from the multiplication table.
@@ -1134,7 +1141,7 @@ def _equations(story: _Story, numbers: dict[str, int]) -> dict[str, str]:
     }
 
 
-def _tell(facts: list[str], aside: list[str], question: str, rng: random.Random) -> str:
+def tell(facts: list[str], aside: list[str], question: str, rng: random.Random) -> str:
     """
     Puts the clauses together: as sentences, some joined by "and", the last perhaps as the question's condition. What is
     said by the way stands alone, after the first sentence.
@@ -1155,37 +1162,44 @@ def _tell(facts: list[str], aside: list[str], question: str, rng: random.Random)
     return ". ".join([sentences[0], *aside, *sentences[1:], question]) + "?"
 
 
-def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
-    numbers = _numbers(story, rng)
-    words = {name: rng.choice(choices) for name, choices in story.words}
-    if story.kinds:
-        kind = KINDS[rng.choice(story.kinds)]
+def vocabulary(
+    kinds: tuple[str, ...], words: tuple[tuple[str, tuple[str, ...]], ...], rng: random.Random
+) -> dict[str, str | int]:
+    """Draws the words of a story, with their plurals: a kind of thing, one of each family's own `words`, people."""
+    words = {name: rng.choice(choices) for name, choices in words}
+    if kinds:
+        kind = KINDS[rng.choice(kinds)]
         words |= {"thing": rng.choice(kind.things), "box": rng.choice(kind.containers)}
         words |= {"gain": rng.choice(kind.gain), "lose": rng.choice(kind.lose)}
         words["x1"], words["x2"] = rng.sample(rng.choice(kind.pairs).split(), 2)
     plurals = {"boxes" if name == "box" else f"{name}s": plural(word) for name, word in words.items()}
-    singulars = _UNITS | {plurals[name]: words[name[:-1]] for name in plurals if name != "boxes"}
     female = rng.random() < 0.5
     hero = rng.choice(FEMALE_NAMES if female else MALE_NAMES)
     others = rng.sample([name for name in (*FEMALE_NAMES, *MALE_NAMES) if name != hero], 2)
     pronouns = ("she", "her", "her") if female else ("he", "him", "his")
-    slots = numbers | words | plurals | dict(zip(("he", "him", "his"), pronouns, strict=True))
+    slots = words | plurals | dict(zip(("he", "him", "his"), pronouns, strict=True))
     slots |= {"n": hero, "o": others[0], "o2": others[1], "rel": rng.choice(RELATIVES), "z": rng.randint(3, 14)}
     slots["t1"], slots["t2"] = rng.choice(TIMES)
+    return slots
 
-    facts = [_expand(fact, rng) for fact in story.facts]
+
+def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
+    numbers = _numbers(story, rng)
+    slots = numbers | vocabulary(story.kinds, story.words, rng)
+    facts = [expand(fact, rng) for fact in story.facts]
     aside = [rng.choice(DISTRACTORS)] if "{n}" in facts[0] and rng.random() < 0.07 else []
     facts, aside = ([text.format_map(slots) for text in texts] for texts in (facts, aside))
-    question = _tell(facts, aside, _expand(story.question, rng).format_map(slots), rng)
+    question = tell(facts, aside, expand(story.question, rng).format_map(slots), rng)
 
     equations = _equations(story, numbers)
     answer = str(numbers[story.equations[-1][0]])
-    reasoning = ". ".join(_expand(sentence, rng).format_map(slots | equations) for sentence in story.reasoning)
+    reasoning = ". ".join(expand(sentence, rng).format_map(slots | equations) for sentence in story.reasoning)
     if answer == "1":
+        singulars = _UNITS | {slots[f"{name}s"]: word for name, word in slots.items() if f"{name}s" in slots}
         reasoning = re.sub(r"(?<== 1 )[A-Za-z -]+", lambda match: singulars.get(match[0], match[0]), reasoning)
     return {
-        "question": _polish(question),
-        "reasoning": _polish(f"{reasoning}. The answer is {answer}."),
+        "question": polish(question),
+        "reasoning": polish(f"{reasoning}. The answer is {answer}."),
         "condensed_reasoning": ", ".join(equations.values()),
         "answer": answer,
     }
@@ -1202,7 +1216,7 @@ def _arithmetic_expression(story: _Story, rng: random.Random) -> dict[str, str]:
     texts = {name: str(value) for name, value in numbers.items()}
     steps = []
     for i, (result, left, operation, right) in enumerate(story.equations):
-        steps.append(f"{texts[left]} {_expand(_WORDINGS[operation], rng)} {texts[right]}")
+        steps.append(f"{texts[left]} {expand(_WORDINGS[operation], rng)} {texts[right]}")
         texts[result] = f"({steps[-1]})" if nested else "that"
         if i and not nested:
             texts[story.equations[i - 1][0]] = "the first"
@@ -1293,11 +1307,12 @@ def draw(make: Callable[[], dict[str, str]], num_samples: int, split: str | None
         yield problem
 
 
-def _families(steps: tuple[int, int]) -> list[_Story]:
+def of_length(families: Iterable[_Family], steps: tuple[int, int]) -> list[_Family]:
+    """Those families of problems whose number of equations lies within `steps`, both ends included."""
     low, high = steps
     if not 1 <= low <= high <= 3:
         raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")
-    return [story for story in STORIES if low <= len(story.equations) <= high]
+    return [family for family in families if low <= len(family.equations) <= high]
 
 
 def arithmetic_stories(
@@ -1319,7 +1334,7 @@ def arithmetic_stories(
         ValueError: for an unknown split, steps outside 1 to 3, or more samples than there are questions.
     """
     rng = random.Random(seed)
-    families = _families(steps)
+    families = of_length(STORIES, steps)
     yield from draw(lambda: _arithmetic_story(rng.choice(families), rng), num_samples, split)
 
 
@@ -1333,7 +1348,7 @@ def arithmetic_expressions(
     for [`arithmetic_stories`].
     """
     rng = random.Random(seed)
-    families = _families(steps)
+    families = of_length(STORIES, steps)
     weights = [
         len(story.equations) + 3 * sum(operation in "+-" for _, _, operation, _ in story.equations[1:])
         for story in families

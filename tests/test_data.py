@@ -158,7 +158,9 @@ class TestNames:
         with pytest.raises(ValueError, match="'test'.*train, eval"):
             load_problems("synthetic_arithmetic", "test")
 
-    @pytest.mark.parametrize("name", ["synthetic_arithmetic", "synthetic_expressions", "synthetic_coin_flip"])
+    @pytest.mark.parametrize(
+        "name", ["synthetic_arithmetic", "synthetic_variations", "synthetic_expressions", "synthetic_coin_flip"]
+    )
     def test_synthetic(self, name):
         assert len(load_problems(name)) == 1000
         drawn = load_problems(name, num_samples=50, seed=2)

@@ -16,6 +16,7 @@ from semcot.synthetic import (
     coin_flips,
     plural,
 )
+from semcot.variations import arithmetic_variations
 
 KEYS = {"question", "reasoning", "condensed_reasoning", "answer"}
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
@@ -43,7 +44,7 @@ def is_true(left, operation, right, result):
     return (inverse | {"/": right != 0 and result * right == left})[operation]
 
 
-@pytest.mark.parametrize("draw", [arithmetic_stories, arithmetic_expressions, coin_flips])
+@pytest.mark.parametrize("draw", [arithmetic_stories, arithmetic_variations, arithmetic_expressions, coin_flips])
 class TestAllSources:
     def test_same_seed_same_problems(self, draw):
         assert list(draw(200, seed=3)) == list(draw(200, seed=3))

@@ -1,0 +1,56 @@
+import random
+import re
+
+import pytest
+
+from semcot.variations import VARIATIONS, arithmetic_variations, vary
+from tests.test_synthetic import EQUATION, is_true
+
+
+@pytest.fixture(scope="module")
+def problems():
+    rng = random.Random(0)
+    return [(variation, vary(variation, rng)) for variation in VARIATIONS for _ in range(10)]
+
+
+def test_each_variation_is_told_and_solved(problems):
+    assert len(VARIATIONS) > 300
+    for variation, problem in problems:
+        matches = list(EQUATION.finditer(problem["condensed_reasoning"]))
+        assert len(matches) == len(variation.equations) and all(is_true(*match.groups()) for match in matches)
+        assert problem["condensed_reasoning"] == ", ".join(match[0] for match in matches)
+        assert matches[-1][4] == problem["answer"] and 1 <= int(problem["answer"]) <= 999
+        assert not re.search(r"[][{}|]|  | [.?,]|\.\.", problem["question"]), problem["question"]
+        assert re.match(r"[A-Z\d]", problem["question"]) and problem["question"].count("?") == 1
+        results = []
+        for left, _, right, result in EQUATION.findall(problem["condensed_reasoning"]):
+            given = [number for number in (left, right) if number not in results]
+            assert all(re.search(rf"\b{number}\b", problem["question"]) for number in given), problem
+            results.append(result)
+
+
+def test_what_is_told_can_be_true(problems):
+    """Conditions hold for what a story tells, whether its question needs it or not."""
+    variation = next(v for v in VARIATIONS if v.question == "how many days will the {one} last")
+    rng = random.Random(1)
+    for _ in range(20):
+        bought, others, uses, needs = map(int, re.findall(r"\d+", vary(variation, rng)["question"]))
+        assert bought % uses == 0 and others % needs == 0
+
+
+def test_numbers_that_do_not_matter_are_told_and_one_scene_asks_for_several_things(problems):
+    idle = sum(
+        len(re.findall(r"\d+", problem["question"])) > len(variation.equations) + 1 for variation, problem in problems
+    )
+    assert idle > 0.5 * len(problems)
+    scenes = {}
+    for variation in VARIATIONS:
+        scenes.setdefault(variation.facts, set()).add(variation.equations)
+    assert all(len(asked) >= 2 for asked in scenes.values())
+
+
+def test_steps():
+    counts = {p["condensed_reasoning"].count("=") for p in arithmetic_variations(200, seed=2, steps=(2, 3))}
+    assert counts == {2, 3}
+    with pytest.raises(ValueError, match="1 <= first <= second <= 3"):
+        list(arithmetic_variations(1, steps=(0, 1)))
