@@ -36,6 +36,8 @@ def publish(options: PublishOptions) -> None:
     weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
     model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)
     tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True, padding_side="left")
+    for key in ("is_local", "local_files_only"):  # how it was loaded here, which transformers would save
+        tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(options.output_dir)
     size = (Path(options.output_dir) / "model.safetensors").stat().st_size
     print(f"{options.output_dir}: {size / 2**20:.1f} MiB of weights in {options.weights_dtype}.")

@@ -66,12 +66,13 @@ def write_report(
 ) -> None:
     """Writes the three files; `command` is how to get them again."""
     first = results[0]
+    threads = f"{first['cpu_threads']} CPU thread" + "s" * (first["cpu_threads"] > 1)
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     report = (
         f"# {first['dataset']}\n\n"
         f"```\n{command}\n```\n\n"
         f"Model `{first['model']}`, {first['n']} problems, seed {first['seed']}, greedy, batch size "
-        f"{first['batch_size']}, {first['device']} ({first['cpu_threads']} CPU threads), {first['dtype']}; "
+        f"{first['batch_size']}, {first['device']} ({threads}), {first['dtype']}; "
         f"{versions}.\n\n"
         f"{format_table(results)}\n{_NOTES.format_map(first)}"
     )
