@@ -190,7 +190,7 @@ class SemCoTForCausalLM(
             with torch.no_grad():
                 past_key_values = _run_backbone(
                     self.language_model.base_model,
-                    inputs_embeds[:, :question_length],
+                    inputs_embeds[:, :question_length].detach(),
                     None if attention_mask is None else attention_mask[:, :question_length],
                     shared_length,
                     use_cache=True,

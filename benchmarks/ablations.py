@@ -27,6 +27,7 @@ VARIANTS = {
     "encoder hardly trained": {"encoder_dense_epochs": 1e-6, "encoder_epochs": 0},
     "no warm-up": {"warmup_epochs": 0},
     "no lens": {"lens_weight": 0, "lens_epochs": 0},
+    "whole base as generator": {"generator_layers": 30},  # of SmolLM2-135M
     "K = 1": {"num_thoughts": 1},
     "K = 2": {"num_thoughts": 2},
     "K = 4": {"num_thoughts": 4},

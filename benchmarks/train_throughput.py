@@ -4,8 +4,9 @@ this project's trainer at several batch sizes, in one process, from the same wei
 
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
-First the loss of both on the same problems is compared; nothing is timed if they differ. On a GPU the share of the
-chip's matrix peak is given too: of what a large matrix product in the same dtype reaches there and then.
+First the loss of both on the same problems is compared; nothing is timed if they differ. Beside the speeds stand the
+operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
+product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -77,13 +79,23 @@ def make_trainer(model: SemCoTForCausalLM, rows, collator, batch_size: int, opti
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product."""
-    matrix = torch.randn(8192, 8192, device=device, dtype=dtype)
+    size = 8192 if device.type == "cuda" else 2048
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
     for _ in range(3):
         matrix @ matrix
     started = now(device)
     for _ in range(20):
         matrix @ matrix
-    return 20 * 2 * 8192**3 / (now(device) - started)
+    return 20 * 2 * size**3 / (now(device) - started)
+
+
+def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocast) -> int:
+    """Operations of the matrix products in one forward and backward pass."""
+    with FlopCounterMode(display=False) as counter:
+        with autocast:
+            loss = compute_loss()
+        loss.backward()
+    return counter.get_total_flops()
 
 
 def now(device: torch.device) -> float:
@@ -138,6 +150,8 @@ def main() -> None:
         "losses": {},
         "samples_per_s": {},
         "ratio": {},
+        "gflop_per_sample": {},
+        "share_of_matrix_peak": {},
     }
     with tempfile.TemporaryDirectory() as folder:
         # The same loss on the same problems, whichever way it is computed: a mean over all answer tokens.
@@ -159,11 +173,20 @@ def main() -> None:
             if abs(loss - figures["losses"]["plain"]) > allowed:
                 raise RuntimeError(f"At batch size {batch_size} the loss is another: {figures['losses']}")
 
-        plain_loop(model, list(rows.select(range(2))), device, autocast)  # warm-up
-        figures["samples_per_s"]["plain"] = plain_loop(
-            model, list(rows.select(range(options.plain_samples))), device, autocast
-        )
-        peak = matrix_peak(device, getattr(torch, options.dtype)) if device.type == "cuda" else None
+        peak = matrix_peak(device, getattr(torch, options.dtype))
+
+        def record(name: str, rate: float, operations_per_sample: float) -> None:
+            figures["samples_per_s"][name] = rate
+            figures["ratio"][name] = rate / figures["samples_per_s"]["plain"]
+            figures["gflop_per_sample"][name] = operations_per_sample / 1e9
+            figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
+
+        by_length = sorted(rows, key=lambda row: row["length"])
+        plain_rows = list(rows.select(range(options.plain_samples)))
+        plain_loop(model, plain_rows[:2], device, autocast)  # warm-up
+        rate = plain_loop(model, plain_rows, device, autocast)
+        middle = by_length[len(by_length) // 2]
+        record("plain", rate, operations(lambda: plain_loss(model, middle, device), autocast))
         for batch_size in options.batch_sizes:
             with torch.no_grad():
                 for name, weight in trained.items():
@@ -175,15 +198,12 @@ def main() -> None:
             started = now(device)
             trainer.train()
             rate = len(whole) / (now(device) - started)
-            figures["samples_per_s"][f"batch {batch_size}"] = rate
-            figures["ratio"][f"batch {batch_size}"] = rate / figures["samples_per_s"]["plain"]
-            if peak:
-                with FlopCounterMode(display=False) as counter, autocast:
-                    trainer.compute_loss(model, trainer._prepare_inputs(collator(list(some)))).backward()
-                share = counter.get_total_flops() / len(some) * rate / peak
-                figures.setdefault("share_of_matrix_peak", {})[f"batch {batch_size}"] = share
+            middle = by_length[(len(by_length) - batch_size) // 2 :][:batch_size]
+            batch = trainer._prepare_inputs(collator(middle))
+            counted = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
+            record(f"batch {batch_size}", rate, counted / batch_size)
             print(
-                f"batch {batch_size}: {rate:.2f} problems/s, {rate / figures['samples_per_s']['plain']:.2f}×",
+                f"batch {batch_size}: {rate:.2f} problems/s, {figures['ratio'][f'batch {batch_size}']:.2f}×",
                 flush=True,
             )
     if device.type == "cuda":

@@ -76,3 +76,16 @@ def test_finetuned_cot_trains_the_base_and_reports_each_data_set(recipe, tmp_pat
     for name, n in (("synthetic_coin_flip", 12), ("synthetic_arithmetic", 6)):
         result = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]
         assert (result["method"], result["n"], result["train_problems"]) == ("cot_finetuned", n, 40)
+
+
+def test_throughput_compares_equal_losses_and_says_what_work_was_saved(recipe, tmp_path):
+    base = yaml.safe_load(recipe.read_text())["base_model"]
+    sizes = ["--generator_layers", 2, "--samples", 8, "--plain_samples", 4, "--batch_sizes", 1, 4]
+    run("train_throughput.py", "--base_model", base, *sizes, "--output", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["losses"]["batch 4"] == pytest.approx(figures["losses"]["plain"], abs=1e-4)
+    assert 0 < figures["gflop_per_sample"]["batch 4"] < figures["gflop_per_sample"]["plain"]
+    work, share = figures["gflop_per_sample"], figures["share_of_matrix_peak"]
+    for name in ("batch 1", "batch 4"):
+        product = work["plain"] / work[name] * share[name] / share["plain"]
+        assert figures["ratio"][name] == pytest.approx(product)
