@@ -25,6 +25,10 @@ class SemCoTConfig(PreTrainedConfig):
         thought_offset (`int`, *optional*, defaults to 0):
             Which generator state becomes a thought: 0 reads the state at the placeholder itself, -1 the state one to
             its left, as the paper's released code does.
+        thought_passes (`int`, *optional*, defaults to 1):
+            How often the generator runs over the placeholders: 1 as in the paper; in each further pass it reads the
+            thoughts of the one before at the placeholders, so that a later step of the reasoning can use an earlier
+            one's result. Above 1 the generator must be as wide as the base.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
@@ -54,6 +58,7 @@ class SemCoTConfig(PreTrainedConfig):
         num_thoughts: int = 5,
         thought_token_id: int | None = None,
         thought_offset: int = 0,
+        thought_passes: int = 1,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
@@ -71,6 +76,8 @@ class SemCoTConfig(PreTrainedConfig):
             raise ValueError(f"num_thoughts must be at least 1, got {num_thoughts}.")
         if thought_offset not in (0, -1):
             raise ValueError(f"thought_offset must be 0 or -1, got {thought_offset}.")
+        if thought_passes < 1:
+            raise ValueError(f"thought_passes must be at least 1, got {thought_passes}.")
         if checkpoint_kind not in CHECKPOINT_KINDS:
             raise ValueError(f"checkpoint_kind must be one of {CHECKPOINT_KINDS}, got {checkpoint_kind!r}.")
         if prompt_template.count("{thoughts}") != 1 or prompt_template.count("{question}") != 1:
@@ -79,6 +86,7 @@ class SemCoTConfig(PreTrainedConfig):
         self.num_thoughts = num_thoughts
         self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
         self.thought_offset = thought_offset
+        self.thought_passes = thought_passes
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path

@@ -227,7 +227,9 @@ class SemCoTForCausalLM(
 
     def think(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.FloatTensor:
         r"""
-        The implicit tokens of a batch of prompts: one parallel pass of the generator.
+        The implicit tokens of a batch of prompts: one parallel pass of the generator. With `config.thought_passes`
+        above 1 it reads its own thoughts at the placeholders once more, or several times, all K in parallel each time
+        (the Jacobi iteration of PCCoT, arXiv 2506.18582).
 
         Args:
             input_ids (`(batch, length)`): prompts; the last K placeholders of each row are read.
@@ -242,6 +244,12 @@ class SemCoTForCausalLM(
             length = input_ids.shape[1] - _first_column(is_thought.flip(1))
             input_ids, is_thought = input_ids[:, :length], is_thought[:, :length]
             attention_mask = None if attention_mask is None else attention_mask[:, :length]
+        K, more_passes = self.config.num_thoughts, self.config.thought_passes - 1
+        if more_passes:
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            input_ids, attention_mask = _ending_with(is_thought, input_ids, attention_mask)
+            is_thought = input_ids == self.config.thought_token_id
+            self._check_passes(is_thought)
         embed_tokens = (self if self.config.share_embeddings else self.generator).get_input_embeddings()
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
@@ -250,16 +258,43 @@ class SemCoTForCausalLM(
         if torch.is_grad_enabled() and not checkpointing and not torch.compiler.is_compiling():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
-        states = _run_backbone(self.generator, embeds, attention_mask, shared_length).last_hidden_state
+        outputs = _run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
-        columns = columns.topk(self.config.num_thoughts, dim=1).values.flip(1) + self.config.thought_offset
-        return self.projection(states.take_along_dim((columns - shared_length).unsqueeze(-1), dim=1))
+        columns = columns.topk(K, dim=1).values.flip(1) + self.config.thought_offset - shared_length
+        thoughts = self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))
+        for _ in range(more_passes):
+            # What the generator made of the question stays in its cache; the placeholders alone are read again.
+            outputs.past_key_values.crop(-K)
+            outputs = self.generator(
+                inputs_embeds=self.thought_embedding + thoughts,
+                attention_mask=attention_mask,
+                position_ids=_position_ids(attention_mask)[:, -K:],
+                past_key_values=outputs.past_key_values,
+                use_cache=True,
+            )
+            thoughts = self.projection(outputs.last_hidden_state)
+        return thoughts
 
     def _is_prompt(self, is_thought: torch.BoolTensor, past_key_values: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
         if past_key_values is None:
             return True
         return not torch.compiler.is_compiling() and bool(is_thought.any())
+
+    def _check_passes(self, is_thought: torch.BoolTensor) -> None:
+        """Raises `ValueError` where thoughts cannot be fed back to the generator."""
+        if torch.compiler.is_compiling():
+            return
+        if self.config.thought_offset or self.projection.in_features != self.projection.out_features:
+            raise ValueError(
+                f"thought_passes = {self.config.thought_passes} feeds the thoughts back to the generator. That needs "
+                f"thought_offset 0, here {self.config.thought_offset}, and a generator as wide as the base, here "
+                f"{self.projection.in_features} and {self.projection.out_features}."
+            )
+        if self.training and getattr(self.generator, "gradient_checkpointing", False):
+            raise ValueError("thought_passes above 1 needs the generator's cache: switch gradient checkpointing off.")
+        if not is_thought[:, -self.config.num_thoughts :].all():
+            raise ValueError("thought_passes above 1 needs each row's <thought> placeholders side by side.")
 
     def _check_prompt(
         self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None = None
@@ -821,6 +856,13 @@ def _shared_length(input_ids: torch.LongTensor, attention_mask: torch.Tensor | N
     if attention_mask is not None:
         differs |= (attention_mask == 0).any(0)
     return _first_column(differs.unsqueeze(0))
+
+
+def _ending_with(mask: torch.BoolTensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Shifts the rows to the right, each until the last true column of `mask` is the last; zeros move in."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    source = columns - (mask.shape[1] - 1 - (columns * mask).amax(1, keepdim=True))
+    return [tensor.gather(1, source.clamp(min=0)) * (source >= 0) for tensor in tensors]
 
 
 def _position_ids(attention_mask: torch.Tensor) -> torch.LongTensor:

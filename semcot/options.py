@@ -45,6 +45,10 @@ class TrainOptions:
     thought_offset: int = field(
         default=0, metadata={"help": "0 reads the generator at the placeholders, -1 one to the left (released code)."}
     )
+    thought_passes: int = field(
+        default=1,
+        metadata={"help": "Passes of the generator over the placeholders; in later ones it reads its thoughts."},
+    )
     dtype: str | None = field(
         default=None, metadata={"help": "Dtype of the base; float32 on CPU and bfloat16 on GPU by default."}
     )

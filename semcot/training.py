@@ -225,6 +225,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         "num_thoughts": options.num_thoughts,
         "prompt_template": prompt_template,
         "thought_offset": options.thought_offset,
+        "thought_passes": options.thought_passes,
         "checkpoint_kind": "adapter",
         "base_model_name_or_path": options.base_model,
         "local_base_model": os.path.abspath(source) if os.path.isdir(source) else None,

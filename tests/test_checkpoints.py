@@ -175,7 +175,13 @@ def test_default_config_is_sheared_llama():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_thoughts": 0}, {"thought_offset": 2}, {"checkpoint_kind": "half"}, {"prompt_template": "{question}"}],
+    [
+        {"num_thoughts": 0},
+        {"thought_offset": 2},
+        {"thought_passes": 0},
+        {"checkpoint_kind": "half"},
+        {"prompt_template": "{question}"},
+    ],
 )
 def test_config_refuses(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

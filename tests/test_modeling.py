@@ -78,8 +78,60 @@ def test_thought_offset_reads_the_state_to_the_left():
     torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns - 1]))
 
 
-def test_padding_on_either_side_changes_nothing(family):
-    model, tokenizer = tiny_semcot(family)
+def test_further_passes_read_the_thoughts_of_the_one_before():
+    model, tokenizer = tiny_semcot()
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    wanted = batch.input_ids == model.config.thought_token_id
+    length = wanted[0].nonzero().max() + 1
+    embeds = model.get_input_embeddings()(batch.input_ids.where(~wanted, 0))
+    inputs = model.thought_embedding.expand(model.config.num_thoughts, -1)
+    for passes in (1, 2, 3):
+        embeds[wanted] = inputs
+        states = model.generator(inputs_embeds=embeds[:, :length]).last_hidden_state
+        expected = model.projection(states[:, -model.config.num_thoughts :])
+        inputs = model.thought_embedding + expected[0]
+        model.config.thought_passes = passes
+        torch.testing.assert_close(model.think(**batch), expected)
+
+
+def test_further_passes_carry_the_gradient_of_every_pass():
+    model, tokenizer = tiny_semcot()
+    model.generator.requires_grad_(True)
+    batch = prompts(tokenizer, padding_side="right")  # the header, in all rows alike, is run on one
+    gradients = []
+    model.config.thought_passes = 3
+    for rows in ([batch], [prompts(tokenizer, [question]) for question in QUESTIONS[:3]]):
+        torch.cat([model.think(**row) for row in rows]).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.generator.parameters()])
+        model.zero_grad()
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_further_passes_refuse_what_they_cannot_do():
+    model, tokenizer = tiny_semcot(thought_passes=2)
+    batch = prompts(tokenizer)
+    apart = batch.input_ids.clone()
+    first = (apart == model.config.thought_token_id).long().argmax(1)
+    for row, column in enumerate(first.tolist()):
+        apart[row, [column - 1, column]] = apart[row, [column, column - 1]]
+    with pytest.raises(ValueError, match="side by side"):
+        model.think(apart, batch.attention_mask)
+    model.config.thought_offset = -1
+    with pytest.raises(ValueError, match="thought_offset 0"):
+        model.think(**batch)
+    narrow, tokenizer = tiny_semcot(generator=None, thought_passes=2)
+    with pytest.raises(ValueError, match="16 and 32"):
+        narrow.think(**prompts(tokenizer))
+    model.config.thought_offset = 0
+    model.train().gradient_checkpointing_enable()
+    with pytest.raises(ValueError, match="gradient checkpointing"):
+        model.think(**batch)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_padding_on_either_side_changes_nothing(family, passes):
+    model, tokenizer = tiny_semcot(family, thought_passes=passes)
     alone = [model(**prompts(tokenizer, [question])).logits[0] for question in QUESTIONS[:3]]
     for side in ("left", "right"):
         batch = prompts(tokenizer, padding_side=side)
@@ -308,8 +360,9 @@ def test_given_thoughts_are_used(semcot):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiles_to_one_graph(semcot):
-    model, tokenizer = semcot
+@pytest.mark.parametrize("passes", [1, 2])
+def test_compiles_to_one_graph(passes):
+    model, tokenizer = tiny_semcot(thought_passes=passes)
     batch = prompts(tokenizer)
     expected = model(**batch).logits
     compiled = torch.compile(model, backend="eager", fullgraph=True)
