@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -45,6 +45,8 @@ logger = logging.get_logger(__name__)
 BASE_MODEL_VARIABLE = "SEMCOT_BASE_MODEL"
 # What an embedding lookup sees in place of a placeholder, whose id may lie outside the vocabulary. Never used as such.
 FILLER_ID = 0
+# What transformers calls a cache: `past_key_values`, and `cache` from 5.24 on. Callers may use either name.
+CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 MODEL_CARD_TEMPLATE = """---
 {{ card_data }}
@@ -141,6 +143,7 @@ class SemCoTForCausalLM(
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         thoughts_only: bool = False,
+        cache: Cache | None = None,
         **kwargs,
     ) -> SemCoTOutputWithPast:
         r"""
@@ -160,19 +163,22 @@ class SemCoTForCausalLM(
                 gradient is carried through the base's pass over the question: nothing there is trained.
             thoughts_only (`bool`):
                 Stop after the generator: the output holds nothing but the thoughts.
+            past_key_values, cache (`Cache`):
+                Keys and values of what came before, under either name.
 
         Returns:
-            `loss` (mean over label tokens), `logits` (`(batch, kept length, vocabulary)`), `past_key_values`,
+            `loss` (mean over label tokens), `logits` (`(batch, kept length, vocabulary)`), the cache,
             `thoughts` (`(batch, num_thoughts, hidden_size)`).
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
+        cache = past_key_values if cache is None else cache
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # for the loss, not for the base
         question_length = 0
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
-            if self._is_prompt(is_thought, past_key_values):
+            if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
                 if thoughts is None:
                     thoughts = self.think(input_ids, attention_mask)
@@ -180,7 +186,7 @@ class SemCoTForCausalLM(
                     return SemCoTOutputWithPast(thoughts=thoughts)
                 thoughts = thoughts.to(inputs_embeds)
                 inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
-                if torch.is_grad_enabled() and logits_to_keep and past_key_values is None and not use_cache:
+                if torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
                     shared_length = _shared_length(input_ids, attention_mask)
 
@@ -188,13 +194,14 @@ class SemCoTForCausalLM(
             position_ids = _position_ids(attention_mask)[:, -inputs_embeds.shape[1] :]
         if question_length > 0:
             with torch.no_grad():
-                past_key_values = _run_backbone(
+                prefilled = _run_backbone(
                     self.language_model.base_model,
                     inputs_embeds[:, :question_length].detach(),
                     None if attention_mask is None else attention_mask[:, :question_length],
                     shared_length,
                     use_cache=True,
-                ).past_key_values
+                )
+            cache = prefilled[CACHE]
             inputs_embeds = inputs_embeds[:, question_length:]
             position_ids = None if position_ids is None else position_ids[:, question_length:]
 
@@ -202,9 +209,9 @@ class SemCoTForCausalLM(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **{CACHE: cache},
             **kwargs,
         )
         loss = None
@@ -219,10 +226,10 @@ class SemCoTForCausalLM(
         return SemCoTOutputWithPast(
             loss=loss,
             logits=outputs.logits,
-            past_key_values=None if question_length > 0 else outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             thoughts=thoughts,
+            **{CACHE: None if question_length > 0 else outputs.get(CACHE)},
         )
 
     def think(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.FloatTensor:
@@ -264,20 +271,20 @@ class SemCoTForCausalLM(
         thoughts = self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))
         for _ in range(more_passes):
             # What the generator made of the question stays in its cache; the placeholders alone are read again.
-            outputs.past_key_values.crop(-K)
+            outputs[CACHE].crop(-K)
             outputs = self.generator(
                 inputs_embeds=self.thought_embedding + thoughts,
                 attention_mask=attention_mask,
                 position_ids=_position_ids(attention_mask)[:, -K:],
-                past_key_values=outputs.past_key_values,
                 use_cache=True,
+                **{CACHE: outputs[CACHE]},
             )
             thoughts = self.projection(outputs.last_hidden_state)
         return thoughts
 
-    def _is_prompt(self, is_thought: torch.BoolTensor, past_key_values: Cache | None) -> bool:
+    def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
-        if past_key_values is None:
+        if cache is None:
             return True
         return not torch.compiler.is_compiling() and bool(is_thought.any())
 
@@ -334,17 +341,20 @@ class SemCoTForCausalLM(
         inputs_embeds: torch.FloatTensor | None = None,
         thoughts: torch.FloatTensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         streamer: BaseStreamer | None = None,
         **kwargs,
     ):
         r"""
         [`GenerationMixin.generate`] with all it offers, after one pass of the generator over the prompt.
 
-        `thoughts` (`(batch, num_thoughts, hidden_size)`) replaces the generator's. With `past_key_values` the prompt is
-        the whole conversation, and only what the cache does not hold may have placeholders to fill.
+        `thoughts` (`(batch, num_thoughts, hidden_size)`) replaces the generator's. With a cache, as `past_key_values`
+        or `cache`, the prompt is the whole conversation, and only what the cache does not hold may have placeholders
+        to fill.
         """
         if kwargs.get("prefill_chunk_size") or getattr(generation_config, "prefill_chunk_size", None):
             raise ValueError("prefill_chunk_size cannot be used: the implicit tokens need the prompt in one piece.")
+        cache = past_key_values if cache is None else cache
         prompt = inputs if inputs is not None else input_ids
         if prompt is None or inputs_embeds is not None:
             return super().generate(
@@ -352,8 +362,8 @@ class SemCoTForCausalLM(
                 generation_config,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
-                past_key_values=past_key_values,
                 streamer=streamer,
+                **{CACHE: cache},
                 **kwargs,
             )
         is_thought = prompt == self.config.thought_token_id
@@ -364,7 +374,7 @@ class SemCoTForCausalLM(
                 "A prompt ends with padding, and an answer cannot be written after it: "
                 'pad on the left (tokenizer.padding_side = "left").'
             )
-        cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        cached = 0 if cache is None else int(cache.get_seq_length())
         filled = prompt.masked_fill(is_thought, FILLER_ID)
         embeds = self.get_input_embeddings()(filled)
         new = is_thought.clone()
@@ -379,8 +389,8 @@ class SemCoTForCausalLM(
             generation_config,
             attention_mask=attention_mask,
             inputs_embeds=embeds,
-            past_key_values=past_key_values,
             streamer=None if streamer is None else _PromptStreamer(streamer, prompt),
+            **{CACHE: cache},
             **kwargs,
         )
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
@@ -388,18 +398,19 @@ class SemCoTForCausalLM(
         return output
 
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, cache=None, **kwargs
     ):
+        cache = past_key_values if cache is None else cache
         # Without a cache, and when drafted tokens are checked in the first pass, there are more ids than embeddings.
-        if inputs_embeds is not None and (is_first_iteration or past_key_values is None):
+        if inputs_embeds is not None and (is_first_iteration or cache is None):
             is_first_iteration = True
             drafted = input_ids[:, inputs_embeds.shape[1] :]
             inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(drafted)], dim=1)
         return super().prepare_inputs_for_generation(
             input_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
+            **{CACHE: cache},
             **kwargs,
         )
 
@@ -837,14 +848,14 @@ def _run_backbone(
         return backbone(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )
-    cache = backbone(inputs_embeds=embeds[:1, :shared_length], use_cache=True).past_key_values
+    cache = backbone(inputs_embeds=embeds[:1, :shared_length], use_cache=True)[CACHE]
     cache.batch_repeat_interleave(embeds.shape[0])
     return backbone(
         inputs_embeds=embeds[:, shared_length:],
         attention_mask=attention_mask,
         position_ids=None if position_ids is None else position_ids[:, shared_length:],
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
     )
 
 

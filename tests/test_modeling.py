@@ -140,7 +140,8 @@ def test_padding_on_either_side_changes_nothing(family, passes):
             torch.testing.assert_close(together[row][batch.attention_mask[row] == 1], logits, atol=1e-4, rtol=1e-4)
 
 
-def test_cache_changes_nothing(family):
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_cache_changes_nothing(family, name):
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer)
     answer = tokenizer([" 42"] * 3, add_special_tokens=False, return_tensors="pt").input_ids
@@ -148,7 +149,7 @@ def test_cache_changes_nothing(family):
     mask = torch.cat([batch.attention_mask, torch.ones_like(answer)], dim=1)
     whole = model(input_ids=ids, attention_mask=mask).logits[:, -answer.shape[1] :]
     cache = model(**batch, use_cache=True).past_key_values
-    step = model(input_ids=answer, attention_mask=mask, past_key_values=cache)
+    step = model(input_ids=answer, attention_mask=mask, **{name: cache})
     assert step.thoughts is None
     torch.testing.assert_close(step.logits, whole, atol=1e-4, rtol=1e-4)
 
