@@ -55,7 +55,8 @@ MODEL_CARD_TEMPLATE = """---
 # {{ model_name | default("SemCoT checkpoint", true) }}
 
 An implicit chain-of-thought model after [SemCoT](https://arxiv.org/abs/2510.24940): a small generator turns the
-question, in one parallel pass, into {{ num_thoughts }} implicit tokens, and the frozen base
+question, in {{ "one parallel pass" if thought_passes == 1 else thought_passes ~ " parallel passes" }}, into
+{{ num_thoughts }} implicit tokens, and the frozen base
 `{{ base_model | default("(inside this checkpoint)", true) }}` writes only the answer.
 
 ## How to use
@@ -251,7 +252,7 @@ class SemCoTForCausalLM(
             length = input_ids.shape[1] - _first_column(is_thought.flip(1))
             input_ids, is_thought = input_ids[:, :length], is_thought[:, :length]
             attention_mask = None if attention_mask is None else attention_mask[:, :length]
-        K, more_passes = self.config.num_thoughts, self.config.thought_passes - 1
+        num_thoughts, more_passes = self.config.num_thoughts, self.config.thought_passes - 1
         if more_passes:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             input_ids, attention_mask = _ending_with(is_thought, input_ids, attention_mask)
@@ -267,15 +268,15 @@ class SemCoTForCausalLM(
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = _run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
-        columns = columns.topk(K, dim=1).values.flip(1) + self.config.thought_offset - shared_length
+        columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
         thoughts = self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))
         for _ in range(more_passes):
             # What the generator made of the question stays in its cache; the placeholders alone are read again.
-            outputs[CACHE].crop(-K)
+            outputs[CACHE].crop(-num_thoughts)
             outputs = self.generator(
                 inputs_embeds=self.thought_embedding + thoughts,
                 attention_mask=attention_mask,
-                position_ids=_position_ids(attention_mask)[:, -K:],
+                position_ids=_position_ids(attention_mask)[:, -num_thoughts:],
                 use_cache=True,
                 **{CACHE: outputs[CACHE]},
             )
@@ -726,6 +727,7 @@ class SemCoTForCausalLM(
             metadata["base_model"] = base
         values = {
             "num_thoughts": self.config.num_thoughts,
+            "thought_passes": self.config.thought_passes,
             "checkpoint_kind": self.config.checkpoint_kind,
             "base_model": base,
         }

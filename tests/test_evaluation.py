@@ -24,7 +24,7 @@ QUESTIONS = [
     "How many songs?",
     "Paige had 11 songs and deleted 9. How many now?",
 ]
-WITH_THOUGHTS = ("semcot", "semcot_zeroed", "semcot_shuffled", "semcot_random")
+WITH_THOUGHTS = ("semcot", "semcot_zeroed", "semcot_shuffled", "semcot_random", "semcot_one_pass")
 RESULT_KEYS = {
     "method",
     "dataset",
@@ -104,12 +104,12 @@ def test_semcot_uses_its_thoughts_and_direct_has_none(semcot, monkeypatch):
     before = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
     model.thought_embedding.data += 5.0
     after = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
-    assert {name for name in METHODS if before[name] != after[name]} == {"semcot", "semcot_shuffled"}
+    assert {name for name in METHODS if before[name] != after[name]} == {"semcot", "semcot_shuffled", "semcot_one_pass"}
 
 
 def test_controls_replace_the_thoughts(semcot):
     model, tokenizer = semcot
-    zeroed, shuffled, random = (METHODS[name](model, tokenizer) for name in WITH_THOUGHTS[1:])
+    zeroed, shuffled, random = (METHODS[name](model, tokenizer) for name in WITH_THOUGHTS[1:4])
     thoughts = torch.randn(3, 4, 32) * 7
     assert torch.equal(zeroed.replace(thoughts), torch.zeros(3, 4, 32))
     assert torch.equal(shuffled.replace(thoughts), thoughts[[2, 0, 1]])
@@ -127,6 +127,15 @@ def test_the_base_reads_the_replaced_thoughts(semcot, monkeypatch):
     assert control.answer(QUESTIONS, 8) != expected
     monkeypatch.setattr(control, "replace", lambda thoughts: thoughts)
     assert control.answer(QUESTIONS, 8) == expected
+
+
+def test_one_pass_leaves_out_the_further_ones(semcot):
+    model, tokenizer = semcot
+    once = METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8)
+    model.config.thought_passes = 3
+    assert METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8) != once
+    assert METHODS["semcot_one_pass"](model, tokenizer).answer(QUESTIONS, 8) == once
+    assert model.config.thought_passes == 3
 
 
 def test_greedy_whatever_the_base_recommends(semcot):

@@ -2,13 +2,13 @@
 The methods to compare, by name. A new one is a new file with a subclass of `Method`, and its line here.
 """
 
-from semcot.methods.controls import Random, Shuffled, Zeroed
+from semcot.methods.controls import OnePass, Random, Shuffled, Zeroed
 from semcot.methods.cot import ExplicitCoT
 from semcot.methods.direct import Direct
 from semcot.methods.method import Method, Output
 from semcot.methods.semcot import SemCoT
 
 COMPARED = (SemCoT, Direct, ExplicitCoT)
-METHODS: dict[str, type[Method]] = {method.name: method for method in (*COMPARED, Zeroed, Shuffled, Random)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (*COMPARED, Zeroed, Shuffled, Random, OnePass)}
 
 __all__ = ["COMPARED", "METHODS", "Method", "Output"]

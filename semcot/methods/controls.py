@@ -1,4 +1,7 @@
-"""Controls: the same checkpoint with thoughts that cannot help. What it still answers, it does not owe to them."""
+"""
+Controls: the same checkpoint with thoughts that cannot help. What it still answers, it does not owe to them. And with
+those of the generator's first pass, where it makes several.
+"""
 
 from abc import abstractmethod
 
@@ -52,3 +55,17 @@ class Random(Control):
             self._noise = torch.Generator().manual_seed(0)
         scale = thoughts.float().square().mean().sqrt()
         return (torch.randn(thoughts.shape, generator=self._noise).to(scale.device) * scale).to(thoughts.dtype)
+
+
+class OnePass(SemCoT):
+    """The thoughts of the generator's first pass: what the further ones (`config.thought_passes`) add."""
+
+    name = "semcot_one_pass"
+
+    def generate(self, **inputs) -> torch.LongTensor:
+        config, passes = self.model.config, self.model.config.thought_passes
+        config.thought_passes = 1
+        try:
+            return super().generate(**inputs)
+        finally:
+            config.thought_passes = passes
