@@ -76,8 +76,6 @@ class SemCoTConfig(PreTrainedConfig):
             raise ValueError(f"num_thoughts must be at least 1, got {num_thoughts}.")
         if thought_offset not in (0, -1):
             raise ValueError(f"thought_offset must be 0 or -1, got {thought_offset}.")
-        if thought_passes < 1:
-            raise ValueError(f"thought_passes must be at least 1, got {thought_passes}.")
         if checkpoint_kind not in CHECKPOINT_KINDS:
             raise ValueError(f"checkpoint_kind must be one of {CHECKPOINT_KINDS}, got {checkpoint_kind!r}.")
         if prompt_template.count("{thoughts}") != 1 or prompt_template.count("{question}") != 1:
@@ -87,6 +85,7 @@ class SemCoTConfig(PreTrainedConfig):
         self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
         self.thought_offset = thought_offset
         self.thought_passes = thought_passes
+        self.check_passes()
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path
@@ -112,6 +111,18 @@ class SemCoTConfig(PreTrainedConfig):
         )
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)
+
+    def check_passes(self) -> None:
+        """Raises `ValueError` when thoughts cannot be fed back to the generator as often as `thought_passes` says."""
+        widths = self.generator_config.hidden_size, self.text_config.hidden_size
+        if self.thought_passes < 1:
+            raise ValueError(f"thought_passes must be at least 1, got {self.thought_passes}.")
+        if self.thought_passes > 1 and (self.thought_offset or widths[0] != widths[1]):
+            raise ValueError(
+                f"thought_passes = {self.thought_passes} feeds the thoughts back to the generator. That needs "
+                f"thought_offset 0, here {self.thought_offset}, and a generator as wide as the base, here {widths[0]} "
+                f"and {widths[1]}."
+            )
 
     def to_dict(self) -> dict:
         """As every config's, but for where the two models were loaded from: a path that says nothing elsewhere."""

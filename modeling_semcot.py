@@ -293,12 +293,7 @@ class SemCoTForCausalLM(
         """Raises `ValueError` where thoughts cannot be fed back to the generator."""
         if torch.compiler.is_compiling():
             return
-        if self.config.thought_offset or self.projection.in_features != self.projection.out_features:
-            raise ValueError(
-                f"thought_passes = {self.config.thought_passes} feeds the thoughts back to the generator. That needs "
-                f"thought_offset 0, here {self.config.thought_offset}, and a generator as wide as the base, here "
-                f"{self.projection.in_features} and {self.projection.out_features}."
-            )
+        self.config.check_passes()
         if self.training and getattr(self.generator, "gradient_checkpointing", False):
             raise ValueError("thought_passes above 1 needs the generator's cache: switch gradient checkpointing off.")
         if not is_thought[:, -self.config.num_thoughts :].all():

@@ -45,9 +45,12 @@ class TrainOptions:
     thought_offset: int = field(
         default=0, metadata={"help": "0 reads the generator at the placeholders, -1 one to the left (released code)."}
     )
-    thought_passes: int = field(
-        default=1,
-        metadata={"help": "Passes of the generator over the placeholders; in later ones it reads its thoughts."},
+    thought_passes: int | None = field(
+        default=None,
+        metadata={
+            "help": "Passes of the generator over the placeholders; in later ones it reads its thoughts. By default "
+            "those of the checkpoint that is trained on, else 1."
+        },
     )
     dtype: str | None = field(
         default=None, metadata={"help": "Dtype of the base; float32 on CPU and bfloat16 on GPU by default."}
@@ -116,7 +119,7 @@ class TrainOptions:
     torch_compile: bool = field(
         default=False,
         metadata={
-            "help": "Compile the generator; pays for long runs only. A resumed one then repeats but for rounding."
+            "help": "Compile the generator; takes minutes at first. A resumed run then repeats but for rounding."
         },
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory (generator)."})

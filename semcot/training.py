@@ -232,6 +232,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         "encoder_start_layer": options.encoder_start_layer,
         "encoder_end_layer": options.encoder_end_layer,
     }
+    settings = {name: value for name, value in settings.items() if value is not None}
     generator, generator_source, generator_tokenizer = options.generator_layers, None, None
     if options.generator is not None:
         generator_source = find_base(options.generator, os.curdir, clone)
@@ -240,7 +241,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         for name in ("num_thoughts", "thought_offset"):
             if (found := getattr(model.config, name)) != settings[name]:
                 raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
-        model.config.update({name: value for name, value in settings.items() if value is not None})
+        model.config.update(settings)
+        model.config.check_passes()
         model.to(base.device)
     else:
         if generator_source:

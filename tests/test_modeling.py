@@ -120,9 +120,8 @@ def test_further_passes_refuse_what_they_cannot_do():
     model.config.thought_offset = -1
     with pytest.raises(ValueError, match="thought_offset 0"):
         model.think(**batch)
-    narrow, tokenizer = tiny_semcot(generator=None, thought_passes=2)
     with pytest.raises(ValueError, match="16 and 32"):
-        narrow.think(**prompts(tokenizer))
+        tiny_semcot(generator=None, thought_passes=2)
     model.config.thought_offset = 0
     model.train().gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="gradient checkpointing"):

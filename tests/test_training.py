@@ -391,9 +391,14 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
     saved = load_file(checkpoint / "model.safetensors")
     weights = model.state_dict()
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
-    train(replace(options, alpha=0.0, lens_epochs=0.0, max_steps=2))
+    assert model.config.thought_passes == 1
+    train(replace(options, alpha=0.0, lens_epochs=0.0, max_steps=2, thought_passes=2))
     model = AutoModelForCausalLM.from_pretrained(options.output_dir, trust_remote_code=True)
     assert model(**tokenizer(["How many?"], return_tensors="pt")).thoughts.shape == (1, 5, 32)
+    again, _ = build_model(replace(options, generator=options.output_dir))
+    assert again.config.thought_passes == 2, "the checkpoint's own, where no other number is asked for"
+    with pytest.raises(ValueError, match="thought_offset 0"):
+        build_model(replace(options, generator_layers=2, generator=None, thought_offset=-1, thought_passes=2))
     with pytest.raises(ValueError, match="has num_thoughts 5; give --num_thoughts 5"):
         build_model(replace(options, num_thoughts=4))
 
