@@ -83,9 +83,12 @@ class SemCoTOutputWithPast(CausalLMOutputWithPast):
     Args:
         thoughts (`torch.Tensor` of shape `(batch, num_thoughts, hidden_size)`, *optional*):
             The implicit tokens in the base's embedding space; `None` in a pass that holds no placeholders.
+        earlier_thoughts (tuple of `torch.Tensor` of that shape, *optional*):
+            What they were after each of the generator's passes but the last; `None` where the generator did not run.
     """
 
     thoughts: torch.FloatTensor | None = None
+    earlier_thoughts: tuple[torch.FloatTensor, ...] | None = None
 
 
 class SemCoTForCausalLM(
@@ -169,22 +172,23 @@ class SemCoTForCausalLM(
 
         Returns:
             `loss` (mean over label tokens), `logits` (`(batch, kept length, vocabulary)`), the cache,
-            `thoughts` (`(batch, num_thoughts, hidden_size)`).
+            `thoughts` (`(batch, num_thoughts, hidden_size)`), `earlier_thoughts` (the same of each pass before).
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         cache = past_key_values if cache is None else cache
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # for the loss, not for the base
-        question_length = 0
+        question_length, earlier_thoughts = 0, None
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
                 if thoughts is None:
-                    thoughts = self.think(input_ids, attention_mask)
+                    *earlier_thoughts, thoughts = self.think_in_passes(input_ids, attention_mask)
+                    earlier_thoughts = tuple(earlier_thoughts)
                 if thoughts_only:
-                    return SemCoTOutputWithPast(thoughts=thoughts)
+                    return SemCoTOutputWithPast(thoughts=thoughts, earlier_thoughts=earlier_thoughts)
                 thoughts = thoughts.to(inputs_embeds)
                 inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
                 if torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
@@ -230,14 +234,13 @@ class SemCoTForCausalLM(
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             thoughts=thoughts,
+            earlier_thoughts=earlier_thoughts,
             **{CACHE: None if question_length > 0 else outputs.get(CACHE)},
         )
 
     def think(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.FloatTensor:
         r"""
-        The implicit tokens of a batch of prompts: one parallel pass of the generator. With `config.thought_passes`
-        above 1 it reads its own thoughts at the placeholders once more, or several times, all K in parallel each time
-        (the Jacobi iteration of PCCoT, arXiv 2506.18582).
+        The implicit tokens of a batch of prompts.
 
         Args:
             input_ids (`(batch, length)`): prompts; the last K placeholders of each row are read.
@@ -245,6 +248,16 @@ class SemCoTForCausalLM(
 
         Returns:
             `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
+        """
+        return self.think_in_passes(input_ids, attention_mask)[-1]
+
+    def think_in_passes(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> list[torch.FloatTensor]:
+        r"""
+        What [`think`] returns, after each of `config.thought_passes`. The first pass of the generator reads the prompt;
+        in those that follow it reads its own thoughts at the placeholders, all K in parallel (the Jacobi iteration of
+        PCCoT, arXiv 2506.18582).
         """
         is_thought = input_ids == self.config.thought_token_id
         if not torch.compiler.is_compiling():
@@ -269,19 +282,19 @@ class SemCoTForCausalLM(
         outputs = _run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
         columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
-        thoughts = self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))
+        passes = [self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))]
         for _ in range(more_passes):
             # What the generator made of the question stays in its cache; the placeholders alone are read again.
             outputs[CACHE].crop(-num_thoughts)
             outputs = self.generator(
-                inputs_embeds=self.thought_embedding + thoughts,
+                inputs_embeds=self.thought_embedding + passes[-1],
                 attention_mask=attention_mask,
                 position_ids=_position_ids(attention_mask)[:, -num_thoughts:],
                 use_cache=True,
                 **{CACHE: outputs[CACHE]},
             )
-            thoughts = self.projection(outputs.last_hidden_state)
-        return thoughts
+            passes.append(self.projection(outputs.last_hidden_state))
+        return passes
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""

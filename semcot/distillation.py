@@ -213,11 +213,13 @@ class DistillationTrainer(Trainer):
                 table = table[self.lens_tokens]
                 places = torch.searchsorted(self.lens_tokens, lens_labels)
                 lens_labels = torch.where(lens_labels == IGNORED, IGNORED, places)
-            spelling = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
-            per_row, is_spelt = _mean_of_rows(spelling, lens_labels)
+            # Each pass must spell them: those before the last would else become a code that only the next one reads.
+            passes = torch.stack([*outputs.earlier_thoughts, outputs.thoughts])
+            spelling = F.linear(passes, table.to(passes.dtype)).float()
+            per_row, is_spelt = _mean_of_rows(spelling.flatten(0, 1), lens_labels.repeat(len(passes), 1))
             losses["lens_loss"] = 1.0 if self.lens_only else self.lens_weight, per_row.mean()
             terms["lens_loss"] = _Term(per_row.sum(), is_spelt.sum())
-            terms["lens_accuracy"] = _all_right(spelling, lens_labels)
+            terms["lens_accuracy"] = _all_right(spelling[-1], lens_labels)
         for name, (total, count) in terms.items():
             term = torch.stack([total.detach().float(), torch.as_tensor(count, device=total.device).float()])
             self._terms["" if model.training else "eval_"][name].append(term)

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
+
+from benchmarks.spelling_by_pass import spelling_by_pass
+from semcot.distillation import lens_targets
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,21 @@ def test_throughput_compares_equal_losses_and_says_what_work_was_saved(recipe, t
     for name in ("batch 1", "batch 4"):
         product = work["plain"] / work[name] * share[name] / share["plain"]
         assert figures["ratio"][name] == pytest.approx(product)
+
+
+def test_spelling_by_pass_counts_the_steps_that_the_thoughts_spell(tmp_path):
+    model, tokenizer = tiny_semcot(num_thoughts=4)
+    problem = {"question": "How many?", "condensed_reasoning": "1 + 1 = 2, 2 + 1 = 3, 3 + 1 = 4"}
+    model.save_pretrained(tmp_path / "model", checkpoint_kind="full")
+    tokenizer.save_pretrained(tmp_path / "model")
+    output = tmp_path / "spelling.json"
+    run("spelling_by_pass.py", tmp_path / "model", "--limit", 5, "--passes", 2, "--output", output)
+    record = json.loads(output.read_text())
+    assert record["n"] == 5 and len(record["passes"]) == 2
+    # A model that thinks what it shall, in its second pass: all steps are right there, and only there.
+    table = model.get_input_embeddings().weight.detach()
+    wanted = table[lens_targets(problem["condensed_reasoning"], tokenizer, 4, 3)].unsqueeze(0)
+    model.think_in_passes = lambda **batch: [wanted.flip(1), wanted]
+    first, second = spelling_by_pass(model, tokenizer, [problem])
+    assert first["all"] == 0
+    assert set(second.values()) == {1}

@@ -127,6 +127,24 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
     assert loss(alpha=0.0, lens_only=True) > spelt, "by default the whole vocabulary is told apart"
 
 
+def test_the_thoughts_of_every_pass_are_read_through_the_lens(parts, tmp_path):
+    model, _, rows, collate = parts
+    trainer = trainer_of(model, rows, collate, tmp_path, alpha=0.0, lens_only=True)
+    losses = []
+    for passes in (1, 2, 3):
+        model.config.thought_passes = passes
+        losses.append(trainer.compute_loss(model, collate(list(rows))))
+    # Each further pass adds a term of its own, and leaves those before it as they are.
+    first, second, third = losses[0], 2 * losses[1] - losses[0], 3 * losses[2] - 2 * losses[1]
+    output = model(**{k: v for k, v in collate(list(rows)).items() if k in ("input_ids", "attention_mask")})
+    table = model.get_input_embeddings().weight
+    labels = torch.tensor([row["lens_ids"] for row in rows])
+    for thoughts, loss in zip([*output.earlier_thoughts, output.thoughts], (first, second, third), strict=True):
+        each = F.cross_entropy((thoughts @ table.T).transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        torch.testing.assert_close(loss, (each.sum(1) / (labels != -100).sum(1).clamp(min=1)).mean())
+    assert len({round(loss.item(), 6) for loss in (first, second, third)}) == 3
+
+
 def test_problems_without_reasoning_count_as_aligned(parts, tmp_path):
     model, tokenizer, rows, collate = parts
     encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()

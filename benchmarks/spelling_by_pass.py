@@ -1,0 +1,74 @@
+"""
+What the thoughts spell after each pass of the generator: the share of problems whose steps are right there, read
+through the base's embeddings. For checkpoints trained with `lens_steps` 3, on three-step stories worded as in training.
+`python benchmarks/spelling_by_pass.py CHECKPOINT --output results/thought_passes/NAME.json`
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from modeling_semcot import SemCoTForCausalLM
+from semcot.data import load_problems
+from semcot.distillation import IGNORED, lens_targets
+from semcot.files import write_json
+from semcot.tokenization import render_prompt
+
+STEPS = 3
+
+
+@torch.no_grad()
+def spelling_by_pass(
+    model: SemCoTForCausalLM, tokenizer, problems: list[dict[str, str]], batch_size: int = 16
+) -> list[dict[str, float]]:
+    """
+    After each of `model.config.thought_passes` passes: the share of problems with each step right, and with all.
+    """
+    size = model.config.num_thoughts
+    targets = torch.tensor([lens_targets(p["condensed_reasoning"], tokenizer, size, STEPS) for p in problems])
+    tokens = torch.tensor(sorted(set(targets.flatten().tolist()) - {IGNORED}))
+    table = model.get_input_embeddings().weight[tokens]
+    batches = []
+    for start in range(0, len(problems), batch_size):
+        texts = [render_prompt(tokenizer, p["question"]) for p in problems[start : start + batch_size]]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        batches.append(torch.stack(model.think_in_passes(**batch)))
+    right = (tokens[(torch.cat(batches, dim=1) @ table.T).argmax(-1)] == targets) | (targets == IGNORED)
+    shared = size // 2 // (STEPS - 1)  # the places of each step but the last, see `lens_targets`
+    shares = []
+    for spelt in right:
+        steps = [places.all(1) for places in spelt.split([shared] * (STEPS - 1) + [size - shared * (STEPS - 1)], dim=1)]
+        earlier = torch.stack(steps[:-1]).all(0)
+        shares.append(
+            {f"step {i}": step.float().mean().item() for i, step in enumerate(steps, 1)}
+            | {"all": (earlier & steps[-1]).float().mean().item()}
+            | {"last, where those before are right": steps[-1][earlier].float().mean().item()}
+        )
+    return [{name: round(share, 4) for name, share in row.items()} for row in shares]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1000, help="of the draw, one that no run was trained with")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    model = SemCoTForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=True)
+    model.config.thought_passes = arguments.passes
+    problems = load_problems(f"synthetic_arithmetic:{STEPS}", num_samples=arguments.limit, seed=arguments.seed)
+    record = {"n": len(problems), "seed": arguments.seed, "dtype": "float32", "passes": []}
+    record["passes"] = spelling_by_pass(model, tokenizer, problems.to_list())
+    write_json(arguments.output, record)
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
