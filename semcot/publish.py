@@ -21,6 +21,9 @@ class PublishOptions:
 
     model: str = field(metadata={"help": "The checkpoint to copy."})
     output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})
+    thought_passes: int | None = field(
+        default=None, metadata={"help": "Passes that the copy thinks in; by default those it was trained with."}
+    )
     weights_dtype: str = field(default="bfloat16", metadata={"help": "Dtype in which the weights are stored."})
 
 
@@ -32,6 +35,9 @@ def publish(options: PublishOptions) -> None:
             f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
             "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."
         )
+    if options.thought_passes is not None:
+        model.config.thought_passes = options.thought_passes
+        model.config.check_passes()
     dtype = getattr(torch, options.weights_dtype)
     weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
     model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)
