@@ -2,7 +2,9 @@
 Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir .`
 
 The weights are stored in bfloat16 (or another dtype) and still load in the one that config.json names, float32. The
-base is named by its Hub id alone; no path of this machine goes along. The clone's own checkpoint is made this way.
+base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of which was trained
+on from the one before, the mean of the weights is taken, which can be better than any of them. The clone's own
+checkpoint is made this way.
 """
 
 import os
@@ -19,7 +21,7 @@ from modeling_semcot import SemCoTForCausalLM
 class PublishOptions:
     """Options of `python -m semcot.publish`."""
 
-    model: str = field(metadata={"help": "The checkpoint to copy."})
+    model: list[str] = field(metadata={"help": "The checkpoint to copy, or several whose weights are averaged."})
     output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})
     thought_passes: int | None = field(
         default=None, metadata={"help": "Passes that the copy thinks in; by default those it was trained with."}
@@ -29,19 +31,24 @@ class PublishOptions:
 
 def publish(options: PublishOptions) -> None:
     """Writes the copy and says how large it is."""
-    model = SemCoTForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    models = [SemCoTForCausalLM.from_pretrained(path, dtype=torch.float32) for path in options.model]
+    model = models[-1]
+    for path, other in zip(options.model, models, strict=True):
+        if other.config.base_model_name_or_path != model.config.base_model_name_or_path:
+            raise ValueError(f"{path} has another base than {options.model[-1]}; their mean would be neither's.")
     if os.path.isdir(model.config.base_model_name_or_path or ""):
         raise ValueError(
             f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
             "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."
         )
+    weights = [other.state_dict() for other in models]
+    dtype = getattr(torch, options.weights_dtype)
+    mean = {name: (sum(w[name] for w in weights) / len(weights)).to(dtype) for name in weights[0]}
     if options.thought_passes is not None:
         model.config.thought_passes = options.thought_passes
         model.config.check_passes()
-    dtype = getattr(torch, options.weights_dtype)
-    weights = {name: weight.to(dtype) for name, weight in model.state_dict().items()}
-    model.save_pretrained(options.output_dir, state_dict=weights, keep_local_base_model=False)
-    tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True, padding_side="left")
+    model.save_pretrained(options.output_dir, state_dict=mean, keep_local_base_model=False)
+    tokenizer = AutoTokenizer.from_pretrained(options.model[-1], trust_remote_code=True, padding_side="left")
     for key in ("is_local", "local_files_only"):  # how it was loaded here, which transformers would save
         tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(options.output_dir)

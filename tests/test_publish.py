@@ -1,0 +1,62 @@
+"""Publishing: small copies of trained checkpoints, and means of several."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_language_model, tiny_semcot
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from semcot.publish import PublishOptions, publish
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Two adapters of one base, the second "trained on", and the base they name where it is looked for."""
+    model, tokenizer = tiny_semcot()
+    model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
+    model.config.base_model_name_or_path = "someone/tiny-llama"
+    model.config.thought_passes = 3
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        model.save_pretrained(folder, checkpoint_kind="adapter")
+        tokenizer.save_pretrained(folder)
+        with torch.no_grad():
+            for parameter in (*model.generator.parameters(), *model.projection.parameters()):
+                parameter += torch.randn(parameter.shape, generator=torch.manual_seed(0)) * 0.1
+    return folders
+
+
+def test_a_copy_is_stored_in_bfloat16_and_loads_in_float32(checkpoints, tmp_path):
+    publish(PublishOptions(model=[str(checkpoints[1])], output_dir=str(tmp_path / "copy")))
+    stored, own = (load_file(folder / "model.safetensors") for folder in (tmp_path / "copy", checkpoints[1]))
+    assert stored.keys() == own.keys()
+    for name, weight in stored.items():
+        assert torch.equal(weight, own[name].bfloat16())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy", trust_remote_code=True)
+    assert model.dtype == torch.float32
+    assert model.config.thought_passes == 3
+    assert str(tmp_path) not in (tmp_path / "copy" / "config.json").read_text()
+    saved_tokenizer = json.loads((tmp_path / "copy" / "tokenizer_config.json").read_text())
+    assert saved_tokenizer["padding_side"] == "left"
+    assert "is_local" not in saved_tokenizer
+
+
+def test_the_mean_of_several(checkpoints, tmp_path):
+    options = {"output_dir": str(tmp_path / "mean"), "thought_passes": 1, "weights_dtype": "float32"}
+    publish(PublishOptions(model=[str(folder) for folder in checkpoints], **options))
+    first, second, mean = (load_file(f / "model.safetensors") for f in (*checkpoints, tmp_path / "mean"))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2)
+    assert json.loads((tmp_path / "mean" / "config.json").read_text())["thought_passes"] == 1
+
+
+def test_no_mean_over_different_bases(checkpoints, tmp_path):
+    config = checkpoints[0] / "config.json"
+    config.write_text(config.read_text().replace("someone/tiny-llama", "someone/other"))
+    tiny_language_model().save_pretrained(tmp_path / "models" / "other")
+    with pytest.raises(ValueError, match="first has another base than .*second"):
+        publish(PublishOptions(model=[str(folder) for folder in checkpoints], output_dir=str(tmp_path / "mean")))
+    assert not (tmp_path / "mean").exists()
