@@ -25,9 +25,10 @@ STEPS = 3
 @torch.no_grad()
 def spelling_by_pass(
     model: SemCoTForCausalLM, tokenizer, problems: list[dict[str, str]], batch_size: int = 16
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """
-    After each of `model.config.thought_passes` passes: the share of problems with each step right, and with all.
+    After each of `model.config.thought_passes` passes: the share of problems with each step right, with all of them,
+    and with the last among those whose earlier ones are right (None where there are none).
     """
     size = model.config.num_thoughts
     targets = torch.tensor([lens_targets(p["condensed_reasoning"], tokenizer, size, STEPS) for p in problems])
@@ -44,12 +45,10 @@ def spelling_by_pass(
     for spelt in right:
         steps = [places.all(1) for places in spelt.split([shared] * (STEPS - 1) + [size - shared * (STEPS - 1)], dim=1)]
         earlier = torch.stack(steps[:-1]).all(0)
-        shares.append(
-            {f"step {i}": step.float().mean().item() for i, step in enumerate(steps, 1)}
-            | {"all": (earlier & steps[-1]).float().mean().item()}
-            | {"last, where those before are right": steps[-1][earlier].float().mean().item()}
-        )
-    return [{name: round(share, 4) for name, share in row.items()} for row in shares]
+        groups = {f"step {i}": step for i, step in enumerate(steps, 1)}
+        groups |= {"all": earlier & steps[-1], "last, where those before are right": steps[-1][earlier]}
+        shares.append({name: round(g.float().mean().item(), 4) if len(g) else None for name, g in groups.items()})
+    return shares
 
 
 def main() -> None:
@@ -64,7 +63,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=True)
     model.config.thought_passes = arguments.passes
     problems = load_problems(f"synthetic_arithmetic:{STEPS}", num_samples=arguments.limit, seed=arguments.seed)
-    record = {"n": len(problems), "seed": arguments.seed, "dtype": "float32", "passes": []}
+    record = {"n": len(problems), "seed": arguments.seed, "dtype": "float32"}
     record["passes"] = spelling_by_pass(model, tokenizer, problems.to_list())
     write_json(arguments.output, record)
     print(json.dumps(record, indent=2))
