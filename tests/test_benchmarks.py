@@ -9,6 +9,7 @@ import yaml
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 
 from benchmarks.spelling_by_pass import spelling_by_pass
+from semcot.data import load_problems
 from semcot.distillation import lens_targets
 
 
@@ -110,3 +111,21 @@ def test_spelling_by_pass_counts_the_steps_that_the_thoughts_spell(tmp_path):
     first, second = spelling_by_pass(model, tokenizer, [problem])
     assert first["all"] == 0
     assert set(second.values()) == {1}
+
+
+def test_accuracy_by_source_tells_the_sources_of_a_recipe_apart(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    sources = {"synthetic_coin_flip": 6, "synthetic_arithmetic": 4}
+    options = {"generator_layers": 2, "dataset": list(sources), "num_samples": list(sources.values()), "seed": 3}
+    recipe.write_text(yaml.safe_dump(options))
+    lines = []
+    for name, n in sources.items():
+        for i, question in enumerate(load_problems(name, num_samples=n, seed=3)["question"]):
+            right = i < 3 or name == "synthetic_arithmetic"
+            lines.append(json.dumps({"method": "semcot", "question": question, "correct": right}))
+    (tmp_path / "predictions.jsonl").write_text("\n".join(lines))
+    printed = run("accuracy_by_source.py", recipe, tmp_path).splitlines()
+    assert [line.split() for line in printed] == [
+        ["synthetic_coin_flip", "50.0%", "of", "6"],
+        ["synthetic_arithmetic", "100.0%", "of", "4"],
+    ]
