@@ -1110,21 +1110,27 @@ def polish(text: str) -> str:
     return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
 
-def _numbers(story: _Story, rng: random.Random) -> dict[str, int]:
-    """Draws numbers until every division is exact and every result fits; only the last result may be 1."""
-    limit = rng.choices((100, 150, 500), (80, 15, 5))[0]
+_Equations = tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
+
+
+def _numbers(equations: _Equations, rng: random.Random, sizes: tuple[int, int, int] = (80, 15, 5)) -> dict[str, int]:
+    """
+    Draws numbers until every division is exact and every result fits; only the last result may be 1. `sizes` says how
+    often results may go up to 100, 150 and 500.
+    """
+    limit = rng.choices((100, 150, 500), sizes)[0]
     large = rng.choice((20, 50, 99)) if limit <= 150 else 300
     small = 15 if limit <= 150 else 30
     ranges = dict.fromkeys("abcd", (2, large)) | dict.fromkeys("stu", (2, small)) | dict.fromkeys("kl", (2, 10))
     ranges["m"] = (3, 10)
-    names = [name for _, left, _, right in story.equations for name in (left, right) if name in ranges]
+    names = [name for _, left, _, right in equations for name in (left, right) if name in ranges]
     while True:
         values = {name: rng.randint(*ranges[name]) for name in names}
-        for result, left, operation, right in story.equations:
+        for result, left, operation, right in equations:
             if operation == "/" and (values[left] % values[right] or values[left] == values[right]):
                 break
             values[result] = value = OPERATIONS[operation](values[left], values[right])
-            if not (1 if result == story.equations[-1][0] else 2) <= value <= limit:
+            if not (1 if result == equations[-1][0] else 2) <= value <= limit:
                 break
             # As in the real sets, most quotients come from the multiplication table.
             if operation == "/" and value > 12 and rng.random() < 0.85:
@@ -1133,11 +1139,11 @@ def _numbers(story: _Story, rng: random.Random) -> dict[str, int]:
             return values
 
 
-def _equations(story: _Story, numbers: dict[str, int]) -> dict[str, str]:
+def _written_out(equations: _Equations, numbers: dict[str, int]) -> dict[str, str]:
     """Each step written out, "57 - 19 = 38", by the name of its result."""
     return {
         result: f"{numbers[left]} {operation} {numbers[right]} = {numbers[result]}"
-        for result, left, operation, right in story.equations
+        for result, left, operation, right in equations
     }
 
 
@@ -1184,14 +1190,14 @@ def vocabulary(
 
 
 def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
-    numbers = _numbers(story, rng)
+    numbers = _numbers(story.equations, rng)
     slots = numbers | vocabulary(story.kinds, story.words, rng)
     facts = [expand(fact, rng) for fact in story.facts]
     aside = [rng.choice(DISTRACTORS)] if "{n}" in facts[0] and rng.random() < 0.07 else []
     facts, aside = ([text.format_map(slots) for text in texts] for texts in (facts, aside))
     question = tell(facts, aside, expand(story.question, rng).format_map(slots), rng)
 
-    equations = _equations(story, numbers)
+    equations = _written_out(story.equations, numbers)
     answer = str(numbers[story.equations[-1][0]])
     reasoning = ". ".join(expand(sentence, rng).format_map(slots | equations) for sentence in story.reasoning)
     if answer == "1":
@@ -1209,26 +1215,55 @@ _WORDINGS = {"+": "[+|plus|and]", "-": "[-|minus|less|without]"}
 _WORDINGS |= {"*": "[*|times|groups of]", "/": "[/|divided by|shared among]"}
 
 
-def _arithmetic_expression(story: _Story, rng: random.Random) -> dict[str, str]:
-    """The arithmetic of a story alone: "(57 - 19) plus 38", or step by step, "57 less 19, then that + 38"."""
-    numbers = _numbers(story, rng)
+def _arithmetic_expression(equations: _Equations, numbers: dict[str, int], rng: random.Random) -> dict[str, str]:
+    """Arithmetic without a story: "(57 - 19) plus 38", or step by step, "57 less 19, then that + 38"."""
     nested = rng.random() < 0.5
     texts = {name: str(value) for name, value in numbers.items()}
     steps = []
-    for i, (result, left, operation, right) in enumerate(story.equations):
+    for i, (result, left, operation, right) in enumerate(equations):
         steps.append(f"{texts[left]} {expand(_WORDINGS[operation], rng)} {texts[right]}")
         texts[result] = f"({steps[-1]})" if nested else "that"
         if i and not nested:
-            texts[story.equations[i - 1][0]] = "the first"
+            texts[equations[i - 1][0]] = "the first"
     text = steps[-1] if nested else ", then ".join(steps)
-    equations = _equations(story, numbers)
-    answer = str(numbers[story.equations[-1][0]])
+    written = _written_out(equations, numbers)
     return {
         "question": rng.choice(("What is {}?", "How much is {}?", "{} = ?", "{}")).format(text),
-        "reasoning": f"{'. '.join(equations.values())}. The answer is {answer}.",
-        "condensed_reasoning": ", ".join(equations.values()),
-        "answer": answer,
+        "reasoning": f"{'. '.join(written.values())}. The answer is {numbers[equations[-1][0]]}.",
+        "condensed_reasoning": ", ".join(written.values()),
+        "answer": str(numbers[equations[-1][0]]),
     }
+
+
+def _drill(steps: int, rng: random.Random) -> _Equations:
+    """Any chain of operations: each step takes the result before it, or the last one joins two separate results."""
+    large, small, factors = iter("abcd"), iter("stu"), iter("klm")
+    given: list[str] = []
+
+    def new(names: Iterator[str]) -> str:
+        given.append(next(names))
+        return given[-1]
+
+    equations: list[tuple[str, str, str, str]] = []
+    separate = steps == 3 and rng.random() < 0.2
+    for i, result in enumerate("pqr"[:steps]):
+        # Of small numbers, a third division would leave nothing.
+        divided = [step[2] for step in equations] == ["/", "/"]
+        operation = rng.choices("+-*/", (3, 3, 3, 0 if divided else 2))[0]
+        if i == 0 or (separate and i == 1):
+            left = new(small if operation == "*" else large)
+            right = new(factors if operation in "*/" else large)
+        elif separate or (i == 2 and rng.random() < 0.15):
+            operation = rng.choice("+-") if separate else "+"
+            left, right = "pq"  # in the order in which they are written out
+        else:
+            # Some numbers are used twice; not in a difference, which might then be out of reach whatever the numbers.
+            again = operation in "+*" and rng.random() < 0.15
+            left, right = "pqr"[i - 1], rng.choice(given) if again else new(factors if operation in "*/" else large)
+            if operation != "/" and rng.random() < 0.4:
+                left, right = right, left
+        equations.append((result, left, operation, right))
+    return tuple(equations)
 
 
 _ONSETS = "b c d f g h j k l m n p r s t v w y z br ch cl dr fr gl gr kr ph qu sh st th tr zh".split()
@@ -1353,7 +1388,31 @@ def arithmetic_expressions(
         len(story.equations) + 3 * sum(operation in "+-" for _, _, operation, _ in story.equations[1:])
         for story in families
     ]
-    yield from draw(lambda: _arithmetic_expression(*rng.choices(families, weights), rng), num_samples, split)
+
+    def make() -> dict[str, str]:
+        equations = rng.choices(families, weights)[0].equations
+        return _arithmetic_expression(equations, _numbers(equations, rng), rng)
+
+    yield from draw(make, num_samples, split)
+
+
+def arithmetic_drills(
+    num_samples: int, seed: int = 0, steps: tuple[int, int] = (1, 3), split: str = "train"
+) -> Iterator[dict[str, str]]:
+    """Bare arithmetic of any shape, not only that of the stories, with larger numbers: practice for what is rare there.
+
+    Operations, their order and what they take are drawn freely; problems of more steps come more often. Arguments,
+    columns and errors as for [`arithmetic_stories`].
+    """
+    rng = random.Random(seed)
+    of_length(STORIES, steps)  # raises for impossible ones
+    lengths = range(steps[0], steps[1] + 1)
+
+    def make() -> dict[str, str]:
+        equations = _drill(rng.choices(lengths, lengths)[0], rng)
+        return _arithmetic_expression(equations, _numbers(equations, rng, (40, 30, 30)), rng)
+
+    yield from draw(make, num_samples, split)
 
 
 def coin_flips(

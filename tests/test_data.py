@@ -159,7 +159,14 @@ class TestNames:
             load_problems("synthetic_arithmetic", "test")
 
     @pytest.mark.parametrize(
-        "name", ["synthetic_arithmetic", "synthetic_variations", "synthetic_expressions", "synthetic_coin_flip"]
+        "name",
+        [
+            "synthetic_arithmetic",
+            "synthetic_variations",
+            "synthetic_expressions",
+            "synthetic_drills",
+            "synthetic_coin_flip",
+        ],
     )
     def test_synthetic(self, name):
         assert len(load_problems(name)) == 1000

@@ -1,3 +1,4 @@
+import random
 import re
 from collections import Counter
 from itertools import islice
@@ -11,6 +12,9 @@ from semcot.synthetic import (
     RELATIVES,
     STORIES,
     TIMES,
+    _drill,
+    _numbers,
+    arithmetic_drills,
     arithmetic_expressions,
     arithmetic_stories,
     coin_flips,
@@ -34,6 +38,11 @@ def expressions():
 
 
 @pytest.fixture(scope="module")
+def drills():
+    return list(arithmetic_drills(3000, seed=7))
+
+
+@pytest.fixture(scope="module")
 def flips():
     return list(coin_flips(3000, seed=7))
 
@@ -44,7 +53,9 @@ def is_true(left, operation, right, result):
     return (inverse | {"/": right != 0 and result * right == left})[operation]
 
 
-@pytest.mark.parametrize("draw", [arithmetic_stories, arithmetic_variations, arithmetic_expressions, coin_flips])
+@pytest.mark.parametrize(
+    "draw", [arithmetic_stories, arithmetic_variations, arithmetic_expressions, arithmetic_drills, coin_flips]
+)
 class TestAllSources:
     def test_same_seed_same_problems(self, draw):
         assert list(draw(200, seed=3)) == list(draw(200, seed=3))
@@ -160,18 +171,19 @@ class TestArithmeticStories:
         assert plural(noun) == many
 
 
-class TestArithmeticExpressions:
-    def test_equations_are_true_and_lead_to_the_answer(self, expressions):
-        for problem in expressions:
+@pytest.mark.parametrize("source", ["expressions", "drills"])
+class TestBareArithmetic:
+    def test_equations_are_true_and_lead_to_the_answer(self, source, request):
+        for problem in request.getfixturevalue(source):
             matches = [EQUATION.fullmatch(equation) for equation in problem["condensed_reasoning"].split(", ")]
             assert all(match and is_true(*match.groups()) for match in matches), problem
             assert matches[-1][4] == problem["answer"]
 
-    def test_the_question_asks_for_the_answer(self, expressions):
+    def test_the_question_asks_for_the_answer(self, source, request):
         """Worked out from its words alone, innermost parentheses first, one step after the other."""
         symbols = {"plus": "+", "and": "+", "minus": "-", "less": "-", "without": "-"}
         symbols |= {"times": "*", "groups of": "*", "divided by": "/", "shared among": "/"}
-        for problem in expressions:
+        for problem in request.getfixturevalue(source):
             text = re.sub(r"^(What|How much) is |( =)? ?\?$", "", problem["question"])
             for word, symbol in symbols.items():
                 text = text.replace(f" {word} ", f" {symbol} ")
@@ -185,6 +197,8 @@ class TestArithmeticExpressions:
                 results.append(step)
             assert results[-1] == problem["answer"], problem
 
+
+class TestArithmeticExpressions:
     def test_hard_families_come_more_often(self, expressions, stories):
         def share(problems):
             signs = [set(re.findall("[-+*/]", problem["condensed_reasoning"])) for problem in problems]
@@ -195,6 +209,31 @@ class TestArithmeticExpressions:
     def test_impossible_steps(self):
         with pytest.raises(ValueError, match="1 <= first <= second <= 3"):
             list(arithmetic_expressions(1, steps=(0, 1)))
+
+
+class TestArithmeticDrills:
+    def test_shapes_that_no_story_has(self, drills, stories):
+        def shapes(problems):
+            return {" ".join(re.findall("[-+*/](?= )", problem["condensed_reasoning"])) for problem in problems}
+
+        assert len(shapes(drills) - shapes(stories)) > 30
+        assert shapes(stories) - shapes(drills) <= {"/ / /"}
+
+    def test_steps_and_size(self, drills):
+        lengths = [len(problem["condensed_reasoning"].split(", ")) for problem in drills]
+        assert lengths.count(1) < lengths.count(2) < lengths.count(3)
+        assert sum(int(problem["answer"]) > 100 for problem in drills) > len(drills) / 10
+        assert all(problem["condensed_reasoning"].count(",") == 1 for problem in arithmetic_drills(50, steps=(2, 2)))
+
+    @pytest.mark.parametrize("size", [(100, 0, 0), (0, 0, 100)])
+    def test_numbers_are_found_for_every_shape(self, size):
+        rng = random.Random(0)
+        for shape in sorted({_drill(rng.randint(1, 3), rng) for _ in range(5000)}):
+            assert _numbers(shape, rng, size)
+
+    def test_impossible_steps(self):
+        with pytest.raises(ValueError, match="1 <= first <= second <= 3"):
+            list(arithmetic_drills(1, steps=(2, 4)))
 
 
 class TestCoinFlips:
