@@ -1044,8 +1044,11 @@ _STORIES = """
 """
 
 
+_Equations = tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
+
+
 class _Story(NamedTuple):
-    equations: tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
+    equations: _Equations
     kinds: tuple[str, ...]
     words: tuple[tuple[str, tuple[str, ...]], ...]
     facts: tuple[str, ...]
@@ -1108,9 +1111,6 @@ def polish(text: str) -> str:
     """Sets "an" for "a" where a vowel follows, drops blanks before marks and capitalizes the sentences."""
     text = _ARTICLE.sub(r"\1n", re.sub(r" +(?=[ .?,])", "", text))
     return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
-
-
-_Equations = tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
 
 
 def _numbers(equations: _Equations, rng: random.Random, sizes: tuple[int, int, int] = (80, 15, 5)) -> dict[str, int]:

@@ -217,7 +217,7 @@ class TestArithmeticDrills:
             return {" ".join(re.findall("[-+*/](?= )", problem["condensed_reasoning"])) for problem in problems}
 
         assert len(shapes(drills) - shapes(stories)) > 30
-        assert shapes(stories) - shapes(drills) <= {"/ / /"}
+        assert shapes(stories) <= shapes(drills)
 
     def test_steps_and_size(self, drills):
         lengths = [len(problem["condensed_reasoning"].split(", ")) for problem in drills]
