@@ -17,7 +17,14 @@ from datasets import Dataset, Features, Value, load_dataset
 from pyarrow import ArrowInvalid, parquet
 
 from semcot.renumbered import renumbered
-from semcot.synthetic import SPLITS, arithmetic_drills, arithmetic_expressions, arithmetic_stories, coin_flips
+from semcot.synthetic import (
+    SPLITS,
+    arithmetic_drills,
+    arithmetic_expressions,
+    arithmetic_shapes,
+    arithmetic_stories,
+    coin_flips,
+)
 from semcot.variations import arithmetic_variations
 
 COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
@@ -30,6 +37,7 @@ HUB_DATASETS = {
 }
 SYNTHETIC_DATASETS = {
     "synthetic_arithmetic": arithmetic_stories,
+    "synthetic_shapes": arithmetic_shapes,
     "synthetic_variations": arithmetic_variations,
     "synthetic_expressions": arithmetic_expressions,
     "synthetic_drills": arithmetic_drills,
@@ -54,10 +62,10 @@ def load_problems(
 
     Args:
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
-            synthetic_variations, synthetic_expressions, synthetic_drills, synthetic_coin_flip) or the path of a .json
-            (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for `question`; other
-            columns are dropped. "renumbered:" before a name or file draws arithmetic problems like those of its train
-            split, see `semcot.renumbered`. Behind a synthetic set's name may stand how many steps or people its
+            synthetic_shapes, synthetic_variations, synthetic_expressions, synthetic_drills, synthetic_coin_flip) or the
+            path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for
+            `question`; other columns are dropped. "renumbered:" before a name or file draws problems like those of its
+            train split, see `semcot.renumbered`. Behind a synthetic set's name may stand how many steps or people its
             problems have: synthetic_arithmetic:3, synthetic_coin_flip:1-2.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is

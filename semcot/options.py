@@ -70,6 +70,9 @@ class TrainOptions:
         default=None, metadata={"help": "Files whose questions must not be trained on."}
     )
     validation_fraction: float = field(default=0.02, metadata={"help": "Share of the train split kept for validation."})
+    validation_dataset: list[str] | None = field(
+        default=None, metadata={"help": "Those of the data sets that validation problems come from; by default all."}
+    )
 
     # Stage 1: the reasoning encoder
     encoder_embedding_dim: int = field(default=768, metadata={"help": "Width of a reasoning's embedding."})
@@ -156,6 +159,8 @@ class TrainOptions:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         sources = self.train_file or self.dataset
+        if unknown := set(self.validation_dataset or []) - set(sources):
+            raise ValueError(f"validation_dataset names {sorted(unknown)}, which are not among {sources}.")
         if self.num_samples is not None and len(self.num_samples) != len(sources):
             raise ValueError(f"num_samples has {len(self.num_samples)} numbers for {len(sources)} data sets.")
 

@@ -1189,8 +1189,8 @@ def vocabulary(
     return slots
 
 
-def _arithmetic_story(story: _Story, rng: random.Random) -> dict[str, str]:
-    numbers = _numbers(story.equations, rng)
+def _arithmetic_story(story: _Story, rng: random.Random, sizes: tuple[int, int, int] = (80, 15, 5)) -> dict[str, str]:
+    numbers = _numbers(story.equations, rng, sizes)
     slots = numbers | vocabulary(story.kinds, story.words, rng)
     facts = [expand(fact, rng) for fact in story.facts]
     aside = [rng.choice(DISTRACTORS)] if "{n}" in facts[0] and rng.random() < 0.07 else []
@@ -1371,6 +1371,22 @@ def arithmetic_stories(
     rng = random.Random(seed)
     families = of_length(STORIES, steps)
     yield from draw(lambda: _arithmetic_story(rng.choice(families), rng), num_samples, split)
+
+
+def arithmetic_shapes(
+    num_samples: int, seed: int = 0, steps: tuple[int, int] = (1, 3), split: str = "train"
+) -> Iterator[dict[str, str]]:
+    """The stories again, each shape of arithmetic equally often, however few tell it, and with larger numbers.
+
+    Of the families of stories, 17 divide a difference and a single one adds to the product of a quotient. Arguments,
+    columns and errors as for [`arithmetic_stories`].
+    """
+    rng = random.Random(seed)
+    shapes: dict[_Equations, list[_Story]] = {}
+    for story in of_length(STORIES, steps):
+        shapes.setdefault(story.equations, []).append(story)
+    told = list(shapes.values())
+    yield from draw(lambda: _arithmetic_story(rng.choice(rng.choice(told)), rng, (40, 30, 30)), num_samples, split)
 
 
 def arithmetic_expressions(

@@ -147,6 +147,7 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
     """
     The train and validation splits, each question once. Questions that also stand in an evaluation split, of a named
     data set, beside a file (`eval.json` beside `train.json`) or named by the options, are left out and counted.
+    Validation problems come from all data sets, or from those in `options.validation_dataset` alone.
     """
     parts = [
         load_problems(name, "train", num_samples=num_samples, seed=options.seed)
@@ -173,7 +174,19 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
             f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out."
         )
         problems = without(problems, shared)
-    return split_validation(problems, options.validation_fraction, options.seed)
+    if options.validation_dataset is None:
+        return split_validation(problems, options.validation_fraction, options.seed)
+    chosen = {
+        question
+        for (name, _), part in zip(options.sources, parts, strict=True)
+        if name in options.validation_dataset
+        for question in part["question"]
+    }
+    is_chosen = [question in chosen for question in problems["question"]]
+    own = problems.select([i for i, found in enumerate(is_chosen) if found])
+    others = problems.select([i for i, found in enumerate(is_chosen) if not found])
+    train_set, validation_set = split_validation(own, options.validation_fraction, options.seed)
+    return concatenate_datasets([train_set, others]), validation_set
 
 
 def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: Dataset) -> None:

@@ -162,6 +162,7 @@ class TestNames:
         "name",
         [
             "synthetic_arithmetic",
+            "synthetic_shapes",
             "synthetic_variations",
             "synthetic_expressions",
             "synthetic_drills",

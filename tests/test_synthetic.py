@@ -5,6 +5,7 @@ from itertools import islice
 
 import pytest
 
+from semcot import synthetic
 from semcot.synthetic import (
     FEMALE_NAMES,
     KINDS,
@@ -16,6 +17,7 @@ from semcot.synthetic import (
     _numbers,
     arithmetic_drills,
     arithmetic_expressions,
+    arithmetic_shapes,
     arithmetic_stories,
     coin_flips,
     plural,
@@ -54,7 +56,15 @@ def is_true(left, operation, right, result):
 
 
 @pytest.mark.parametrize(
-    "draw", [arithmetic_stories, arithmetic_variations, arithmetic_expressions, arithmetic_drills, coin_flips]
+    "draw",
+    [
+        arithmetic_stories,
+        arithmetic_shapes,
+        arithmetic_variations,
+        arithmetic_expressions,
+        arithmetic_drills,
+        coin_flips,
+    ],
 )
 class TestAllSources:
     def test_same_seed_same_problems(self, draw):
@@ -169,6 +179,35 @@ class TestArithmeticStories:
     )
     def test_plural(self, noun, many):
         assert plural(noun) == many
+
+
+class TestArithmeticShapes:
+    def test_each_shape_comes_equally_often(self, monkeypatch):
+        told: list[synthetic._Story] = []
+        tell = synthetic._arithmetic_story
+        monkeypatch.setattr(
+            synthetic, "_arithmetic_story", lambda story, *rest: told.append(story) or tell(story, *rest)
+        )
+        list(arithmetic_shapes(3000, seed=7))
+        counts = Counter(story.equations for story in told)
+        assert counts.keys() == {story.equations for story in STORIES}
+        # Of 46 shapes, each about 65 times, give or take 8, and by each of its families.
+        assert 35 < min(counts.values()) and max(counts.values()) < 110
+        assert set(told) == set(STORIES)
+
+    def test_numbers_are_larger_and_equations_true(self, stories):
+        problems = list(arithmetic_shapes(3000, seed=7))
+        for problem in problems:
+            matches = [EQUATION.fullmatch(equation) for equation in problem["condensed_reasoning"].split(", ")]
+            assert all(match and is_true(*match.groups()) for match in matches), problem
+            assert matches[-1][4] == problem["answer"]
+        large, before = (sum(int(problem["answer"]) > 100 for problem in part) for part in (problems, stories))
+        assert large > 3 * before > 0
+
+    def test_steps(self):
+        assert all(problem["condensed_reasoning"].count(",") == 2 for problem in arithmetic_shapes(50, steps=(3, 3)))
+        with pytest.raises(ValueError, match="1 <= first <= second <= 3"):
+            list(arithmetic_shapes(1, steps=(0, 1)))
 
 
 @pytest.mark.parametrize("source", ["expressions", "drills"])

@@ -340,6 +340,7 @@ def test_a_non_empty_folder(options, finished):
         ({"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ({"num_samples": [1]}, "1 numbers for 2 data sets"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
+        ({"validation_dataset": ["gsm8k"]}, "names \\['gsm8k'\\], which are not among"),
         ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
         ({"warmup_epochs": 0, "lens_epochs": 0, "epochs": 0}, "nothing would be trained"),
         ({"encoder_dense_epochs": 0, "encoder_epochs": 0}, "encoder gets no epochs"),
@@ -449,6 +450,23 @@ def test_evaluation_questions_are_left_out_and_counted(options, tmp_path, capsys
     assert "3 of 3 evaluation questions also stand in train; left out" in capsys.readouterr().out
     questions = [question for part in parts for question in part["question"]]
     assert sorted(questions) == sorted(problem["question"] for problem in problems[3:]), "and each of the others once"
+
+
+def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
+    file = tmp_path / "own.json"
+    own = list(load_problems("synthetic_arithmetic", num_samples=40, seed=5))
+    flips = list(load_problems("synthetic_coin_flip", num_samples=60, seed=options.seed))
+    file.write_text(json.dumps([*own, *flips[:4]]))
+    options = replace(
+        options, dataset=[str(file), "synthetic_coin_flip"], num_samples=[44, 60], validation_fraction=0.5
+    )
+    train_set, validation_set = load_data(replace(options, validation_dataset=[str(file)]))
+    assert len(validation_set) == 22 and len(train_set) == 22 + 56
+    questions = {problem["question"] for problem in (*own, *flips[:4])}
+    assert set(validation_set["question"]) < questions
+    assert not set(validation_set["question"]) & set(train_set["question"]), "not even from another data set"
+    alone = load_data(replace(options, dataset=[str(file)], num_samples=None))
+    assert validation_set.to_list() == alone[1].to_list(), "the same ones as without the other data sets"
 
 
 def test_semantic_loss_needs_both_forms_of_the_reasoning(options, tmp_path):
