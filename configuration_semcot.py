@@ -28,11 +28,7 @@ class SemCoTConfig(PreTrainedConfig):
         thought_passes (`int`, *optional*, defaults to 1):
             How often the generator runs over the placeholders: 1 as in the paper; in each further pass it reads the
             thoughts of the one before at the placeholders, so that a later step of the reasoning can use an earlier
-            one's result. Above 1 the generator must be as wide as the base, or have a `thought_vocabulary`.
-        thought_vocabulary (`list[int]`, *optional*):
-            Ids of the tokens that the thoughts were taught to spell. With it, a further pass reads the thoughts as
-            these tokens (the mean of their embeddings, weighted by the softmax of their products with the thought);
-            without, it reads the thoughts as they are.
+            one's result. Above 1 the generator must be as wide as the base.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
@@ -63,7 +59,6 @@ class SemCoTConfig(PreTrainedConfig):
         thought_token_id: int | None = None,
         thought_offset: int = 0,
         thought_passes: int = 1,
-        thought_vocabulary: list[int] | None = None,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
@@ -90,7 +85,6 @@ class SemCoTConfig(PreTrainedConfig):
         self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
         self.thought_offset = thought_offset
         self.thought_passes = thought_passes
-        self.thought_vocabulary = thought_vocabulary
         self.check_passes()
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
@@ -123,12 +117,11 @@ class SemCoTConfig(PreTrainedConfig):
         widths = self.generator_config.hidden_size, self.text_config.hidden_size
         if self.thought_passes < 1:
             raise ValueError(f"thought_passes must be at least 1, got {self.thought_passes}.")
-        fits = widths[0] == widths[1] or self.thought_vocabulary
-        if self.thought_passes > 1 and (self.thought_offset or not fits):
+        if self.thought_passes > 1 and (self.thought_offset or widths[0] != widths[1]):
             raise ValueError(
                 f"thought_passes = {self.thought_passes} feeds the thoughts back to the generator. That needs "
-                f"thought_offset 0, here {self.thought_offset}, and a thought_vocabulary or a generator as wide as the "
-                f"base, here {widths[0]} and {widths[1]}."
+                f"thought_offset 0, here {self.thought_offset}, and a generator as wide as the base, here {widths[0]} "
+                f"and {widths[1]}."
             )
 
     def to_dict(self) -> dict:

@@ -85,13 +85,10 @@ class SemCoTOutputWithPast(CausalLMOutputWithPast):
             The implicit tokens in the base's embedding space; `None` in a pass that holds no placeholders.
         earlier_thoughts (tuple of `torch.Tensor` of that shape, *optional*):
             What they were after each of the generator's passes but the last; `None` where the generator did not run.
-        followed_thoughts (`torch.Tensor` of shape `(batch, variants, num_thoughts, hidden_size)`, *optional*):
-            What they would be after the last pass, had it read the `given_thought_ids`.
     """
 
     thoughts: torch.FloatTensor | None = None
     earlier_thoughts: tuple[torch.FloatTensor, ...] | None = None
-    followed_thoughts: torch.FloatTensor | None = None
 
 
 class SemCoTForCausalLM(
@@ -146,7 +143,6 @@ class SemCoTForCausalLM(
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         thoughts: torch.FloatTensor | None = None,
-        given_thought_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -164,9 +160,6 @@ class SemCoTForCausalLM(
                 Instead of `input_ids`, with the thoughts in place.
             thoughts (`(batch, num_thoughts, hidden_size)`):
                 Implicit tokens to use instead of the generator's.
-            given_thought_ids (`(batch, variants, num_thoughts)`):
-                In training: tokens for the last pass to read in place of the thoughts before it, -100 where it reads
-                those. It is run once more with each variant.
             labels (`(batch, length)`):
                 Tokens to predict, -100 elsewhere and on every placeholder.
             logits_to_keep (`int`):
@@ -185,20 +178,17 @@ class SemCoTForCausalLM(
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         cache = past_key_values if cache is None else cache
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # for the loss, not for the base
-        question_length, earlier_thoughts, followed_thoughts = 0, None, None
+        question_length, earlier_thoughts = 0, None
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
                 if thoughts is None:
-                    passes, followed_thoughts = self.think_in_passes(input_ids, attention_mask, given_thought_ids)
-                    *earlier_thoughts, thoughts = passes
+                    *earlier_thoughts, thoughts = self.think_in_passes(input_ids, attention_mask)
                     earlier_thoughts = tuple(earlier_thoughts)
                 if thoughts_only:
-                    return SemCoTOutputWithPast(
-                        thoughts=thoughts, earlier_thoughts=earlier_thoughts, followed_thoughts=followed_thoughts
-                    )
+                    return SemCoTOutputWithPast(thoughts=thoughts, earlier_thoughts=earlier_thoughts)
                 thoughts = thoughts.to(inputs_embeds)
                 inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
                 if torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
@@ -245,7 +235,6 @@ class SemCoTForCausalLM(
             attentions=outputs.attentions,
             thoughts=thoughts,
             earlier_thoughts=earlier_thoughts,
-            followed_thoughts=followed_thoughts,
             **{CACHE: None if question_length > 0 else outputs.get(CACHE)},
         )
 
@@ -260,20 +249,15 @@ class SemCoTForCausalLM(
         Returns:
             `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
         """
-        return self.think_in_passes(input_ids, attention_mask)[0][-1]
+        return self.think_in_passes(input_ids, attention_mask)[-1]
 
     def think_in_passes(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
-        given_thought_ids: torch.LongTensor | None = None,
-    ) -> tuple[list[torch.FloatTensor], torch.FloatTensor | None]:
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> list[torch.FloatTensor]:
         r"""
         What [`think`] returns, after each of `config.thought_passes`. The first pass of the generator reads the prompt;
         in those that follow it reads its own thoughts at the placeholders, all K in parallel (the Jacobi iteration of
-        PCCoT, arXiv 2506.18582), as the tokens of `config.thought_vocabulary` where that is set.
-
-        The second value is what the last pass would say, had it read `given_thought_ids` (see [`forward`]).
+        PCCoT, arXiv 2506.18582).
         """
         is_thought = input_ids == self.config.thought_token_id
         if not torch.compiler.is_compiling():
@@ -299,41 +283,18 @@ class SemCoTForCausalLM(
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
         columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
         passes = [self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))]
-        if not more_passes:
-            return passes, None
-        position_ids = _position_ids(attention_mask)[:, -num_thoughts:]
-
-        def again(read: torch.FloatTensor, variants: int = 1) -> torch.FloatTensor:
+        for _ in range(more_passes):
             # What the generator made of the question stays in its cache; the placeholders alone are read again.
             outputs[CACHE].crop(-num_thoughts)
-            if variants > 1:
-                outputs[CACHE].batch_repeat_interleave(variants)
-            states = self.generator(
-                inputs_embeds=self.thought_embedding + read,
-                attention_mask=attention_mask.repeat_interleave(variants, dim=0),
-                position_ids=position_ids.repeat_interleave(variants, dim=0),
+            outputs = self.generator(
+                inputs_embeds=self.thought_embedding + passes[-1],
+                attention_mask=attention_mask,
+                position_ids=_position_ids(attention_mask)[:, -num_thoughts:],
                 use_cache=True,
                 **{CACHE: outputs[CACHE]},
             )
-            return self.projection(states.last_hidden_state)
-
-        for _ in range(more_passes):
-            read = self._read_back(passes[-1], embed_tokens)
-            passes.append(again(read))
-        if given_thought_ids is None:
-            return passes, None
-        variants = given_thought_ids.shape[1]
-        given = embed_tokens(given_thought_ids.clamp(min=0)).to(read)
-        read = torch.where((given_thought_ids >= 0).unsqueeze(-1), given, read.unsqueeze(1))
-        return passes, again(read.flatten(0, 1), variants).unflatten(0, (-1, variants))
-
-    def _read_back(self, thoughts: torch.FloatTensor, embed_tokens: nn.Module) -> torch.FloatTensor:
-        """What a further pass reads of the thoughts before it: the tokens they spell, or else they themselves."""
-        if not self.config.thought_vocabulary:
-            return thoughts
-        vocabulary = torch.tensor(self.config.thought_vocabulary, device=thoughts.device)
-        spelling = thoughts.float() @ self.get_input_embeddings()(vocabulary).float().T
-        return (spelling.softmax(-1) @ embed_tokens(vocabulary).float()).to(thoughts.dtype)
+            passes.append(self.projection(outputs.last_hidden_state))
+        return passes
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""

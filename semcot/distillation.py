@@ -12,7 +12,6 @@ optionally with two more terms, which supervise the thoughts densely and cost no
   cheaply. Of the vocabulary, only the tokens that some step ends with are told apart.
 """
 
-import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,12 +26,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from semcot.counterfactual import other_results
 from semcot.reasoning_encoder import encode_thoughts
 from semcot.tokenization import render_prompt
 
 IGNORED = -100
-_SPELT = ("lens_ids", "given_ids", "followed_ids")
 
 
 def tokenize_problems(
@@ -41,20 +38,13 @@ def tokenize_problems(
     num_thoughts: int,
     explain: bool = False,
     lens_steps: int = 1,
-    counterfactuals: int = 0,
-    seed: int = 0,
 ) -> Dataset:
     """
     Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
     space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids`
-    (what [`lens_targets`] says), `length`. With `counterfactuals`, as many variants of each problem in `given_ids`,
-    other results for the last pass to read in place of its thoughts, and in `followed_ids`, what it then has to spell.
+    (what [`lens_targets`] says), `length`.
     """
     eos = [tokenizer.eos_token_id]
-    rng = random.Random(seed)
-
-    def spelt(text: str) -> list[int]:
-        return lens_targets(text, tokenizer, num_thoughts, lens_steps)
 
     def tokenize(batch: dict) -> dict:
         def ids(texts: list[str]) -> list[list[int]]:
@@ -64,30 +54,17 @@ def tokenize_problems(
         answers = [answer + eos for answer in ids([f" {answer}" for answer in batch["answer"]])]
         condensed = ids([f" {text}" if text else "" for text in batch["condensed_reasoning"]])
         explanations = [tokens + eos if explain and tokens else [] for tokens in condensed]
-        columns = {
+        return {
             "prompt_ids": prompts,
             "answer_ids": answers,
             "explanation_ids": explanations,
-            "lens_ids": [spelt(text) for text in batch["condensed_reasoning"]],
+            "lens_ids": [
+                lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in batch["condensed_reasoning"]
+            ],
             "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
         }
-        if counterfactuals:
-            # Two empty texts, nothing given and nothing to spell, where the reasoning allows of no other results.
-            pairs = [
-                [other_results(text, rng) or ("", "") for _ in range(counterfactuals)]
-                for text in batch["condensed_reasoning"]
-            ]
-            for i, name in enumerate(("given_ids", "followed_ids")):
-                columns[name] = [[spelt(pair[i]) for pair in variants] for variants in pairs]
-        return columns
 
     return problems.map(tokenize, batched=True, desc="Tokenizing")
-
-
-def spelt_tokens(*parts: Dataset) -> list[int]:
-    """Ascending ids of all tokens that the thoughts of these tokenized problems spell or are given."""
-    columns = [part[name] for part in parts for name in part.column_names if name in _SPELT]
-    return sorted(set(torch.cat([torch.tensor(column).flatten() for column in columns]).tolist()) - {IGNORED})
 
 
 def lens_targets(
@@ -152,9 +129,6 @@ class DistillationCollator:
             batch["labels"][i, prompt_length : prompt_length + len(answer)] = answer
             batch["explanation_labels"][i, prompt_length + len(answer) : target.stop] = explanation
         batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
-        if "given_ids" in rows[0]:
-            batch["given_thought_ids"] = torch.tensor([row["given_ids"] for row in rows])
-            batch["followed_labels"] = torch.tensor([row["followed_ids"] for row in rows])
         if "reasoning_embedding" in rows[0]:
             batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
         # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
@@ -207,7 +181,6 @@ class DistillationTrainer(Trainer):
         embedding = inputs.pop("reasoning_embedding", None)
         explanation_labels = inputs.pop("explanation_labels")
         lens_labels = inputs.pop("lens_labels")
-        followed_labels = inputs.pop("followed_labels", None)
         # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
         # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1
@@ -238,25 +211,15 @@ class DistillationTrainer(Trainer):
             table = self.accelerator.unwrap_model(self.model).get_input_embeddings().weight
             if self.lens_tokens is not None:
                 table = table[self.lens_tokens]
+                places = torch.searchsorted(self.lens_tokens, lens_labels)
+                lens_labels = torch.where(lens_labels == IGNORED, IGNORED, places)
             # Each pass must spell them: those before the last would else become a code that only the next one reads.
-            passes = [*outputs.earlier_thoughts, outputs.thoughts]
-            thoughts, labels = torch.cat(passes), lens_labels.repeat(len(passes), 1)
-            if outputs.followed_thoughts is not None:
-                thoughts = torch.cat([thoughts, outputs.followed_thoughts.flatten(0, 1)])
-                labels = torch.cat([labels, followed_labels.flatten(0, 1)])
-            if self.lens_tokens is not None:
-                labels = torch.where(labels == IGNORED, IGNORED, torch.searchsorted(self.lens_tokens, labels))
-            spelling = F.linear(thoughts, table.to(thoughts.dtype)).float()
-            per_row, is_spelt = _mean_of_rows(spelling, labels)
+            passes = torch.stack([*outputs.earlier_thoughts, outputs.thoughts])
+            spelling = F.linear(passes, table.to(passes.dtype)).float()
+            per_row, is_spelt = _mean_of_rows(spelling.flatten(0, 1), lens_labels.repeat(len(passes), 1))
             losses["lens_loss"] = 1.0 if self.lens_only else self.lens_weight, per_row.mean()
             terms["lens_loss"] = _Term(per_row.sum(), is_spelt.sum())
-            rows = len(lens_labels)
-            spelt = {"lens_accuracy": slice((len(passes) - 1) * rows, len(passes) * rows)}
-            if len(passes) > 1:
-                spelt["first_lens_accuracy"] = slice(rows)
-            if outputs.followed_thoughts is not None:
-                spelt["followed_accuracy"] = slice(len(passes) * rows, None)
-            terms |= {name: _all_right(spelling[part], labels[part]) for name, part in spelt.items()}
+            terms["lens_accuracy"] = _all_right(spelling[-1], lens_labels)
         for name, (total, count) in terms.items():
             term = torch.stack([total.detach().float(), torch.as_tensor(count, device=total.device).float()])
             self._terms["" if model.training else "eval_"][name].append(term)

@@ -98,13 +98,6 @@ class TrainOptions:
         default=1,
         metadata={"help": "The thoughts spell the ends of this many last steps; the very last one has half of them."},
     )
-    counterfactuals: int = field(
-        default=0,
-        metadata={
-            "help": "With thought_passes above 1: as often per problem the last pass also reads other results than its "
-            "thoughts spell, and must spell what follows from those."
-        },
-    )
     lens_learning_rate: float = field(
         default=5e-4, metadata={"help": "Extra phase on that loss alone: whole generator."}
     )

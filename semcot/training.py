@@ -35,7 +35,7 @@ from semcot.data import (
     without,
     without_repeats,
 )
-from semcot.distillation import DistillationCollator, DistillationTrainer, spelt_tokens, tokenize_problems
+from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory
 from semcot.options import PHASES, TrainOptions
@@ -86,15 +86,12 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
 
     explain = options.explanation_weight > 0
     train_set, validation_set = (
-        tokenize_problems(
-            part, tokenizer, options.num_thoughts, explain, options.lens_steps, options.counterfactuals, options.seed
-        )
+        tokenize_problems(part, tokenizer, options.num_thoughts, explain, options.lens_steps)
         for part in (train_set, validation_set)
     )
     check_lengths(model, train_set, validation_set)
-    lens_tokens = torch.tensor(spelt_tokens(train_set, validation_set))
-    if options.counterfactuals:
-        model.config.thought_vocabulary = lens_tokens.tolist()
+    lens_tokens = {token for part in (train_set, validation_set) for ids in part["lens_ids"] for token in ids}
+    lens_tokens = torch.tensor(sorted(lens_tokens - {IGNORED}))
 
     step_size = options.batch_size * options.gradient_accumulation_steps * state.num_processes
     steps = {
