@@ -1,5 +1,5 @@
 """
-Where an evaluation on arithmetic went wrong: accuracy by number of steps and by the operations in them.
+Where an evaluation on arithmetic went wrong: accuracy by number of steps, the operations in them, the answer's size.
 `python benchmarks/accuracy_by_steps.py results/synthetic_arithmetic`
 """
 
@@ -26,12 +26,15 @@ def main() -> None:
     run = json.loads((folder / "results.json").read_text())[0]
     problems = load_problems(run["dataset"], run.get("split", "eval"), num_samples=run["n"], seed=run["seed"])
     steps = {problem["question"]: operations(run["dataset"], problem) for problem in problems}
+    answers = {problem["question"]: problem["answer"] for problem in problems}
     right = defaultdict(list)
     for line in (folder / "predictions.jsonl").read_text().splitlines():
         prediction = json.loads(line)
         if prediction["method"] == "semcot":
             found = steps[prediction["question"]]
             right[f"{len(found)} steps" if found else "not told"].append(prediction["correct"])
+            if float(answers[prediction["question"]].replace(",", "")) > 100:
+                right["above 100"].append(prediction["correct"])
             if found:
                 right[" then ".join(found)].append(prediction["correct"])
     for name, outcomes in sorted(right.items(), key=lambda item: (item[0][0] not in "123n", -len(item[1]))):

@@ -1045,6 +1045,9 @@ _STORIES = """
 
 
 _Equations = tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
+_Sizes = tuple[int, int, int]  # how often results may go up to 100, 150 and 500
+_REAL_SIZES: _Sizes = (80, 15, 5)
+_LARGER_SIZES: _Sizes = (40, 30, 30)
 
 
 class _Story(NamedTuple):
@@ -1113,11 +1116,8 @@ def polish(text: str) -> str:
     return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
 
-def _numbers(equations: _Equations, rng: random.Random, sizes: tuple[int, int, int] = (80, 15, 5)) -> dict[str, int]:
-    """
-    Draws numbers until every division is exact and every result fits; only the last result may be 1. `sizes` says how
-    often results may go up to 100, 150 and 500.
-    """
+def _numbers(equations: _Equations, rng: random.Random, sizes: _Sizes = _REAL_SIZES) -> dict[str, int]:
+    """Draws numbers until every division is exact and every result fits; only the last result may be 1."""
     limit = rng.choices((100, 150, 500), sizes)[0]
     large = rng.choice((20, 50, 99)) if limit <= 150 else 300
     small = 15 if limit <= 150 else 30
@@ -1189,7 +1189,7 @@ def vocabulary(
     return slots
 
 
-def _arithmetic_story(story: _Story, rng: random.Random, sizes: tuple[int, int, int] = (80, 15, 5)) -> dict[str, str]:
+def _arithmetic_story(story: _Story, rng: random.Random, sizes: _Sizes = _REAL_SIZES) -> dict[str, str]:
     numbers = _numbers(story.equations, rng, sizes)
     slots = numbers | vocabulary(story.kinds, story.words, rng)
     facts = [expand(fact, rng) for fact in story.facts]
@@ -1378,15 +1378,15 @@ def arithmetic_shapes(
 ) -> Iterator[dict[str, str]]:
     """The stories again, each shape of arithmetic equally often, however few tell it, and with larger numbers.
 
-    Of the families of stories, 17 divide a difference and a single one adds to the product of a quotient. Arguments,
-    columns and errors as for [`arithmetic_stories`].
+    A shape is the equations with their operands: 17 families divide a difference, most shapes have a single one.
+    Arguments, columns and errors as for [`arithmetic_stories`].
     """
     rng = random.Random(seed)
     shapes: dict[_Equations, list[_Story]] = {}
     for story in of_length(STORIES, steps):
         shapes.setdefault(story.equations, []).append(story)
     told = list(shapes.values())
-    yield from draw(lambda: _arithmetic_story(rng.choice(rng.choice(told)), rng, (40, 30, 30)), num_samples, split)
+    yield from draw(lambda: _arithmetic_story(rng.choice(rng.choice(told)), rng, _LARGER_SIZES), num_samples, split)
 
 
 def arithmetic_expressions(
@@ -1426,7 +1426,7 @@ def arithmetic_drills(
 
     def make() -> dict[str, str]:
         equations = _drill(rng.choices(lengths, lengths)[0], rng)
-        return _arithmetic_expression(equations, _numbers(equations, rng, (40, 30, 30)), rng)
+        return _arithmetic_expression(equations, _numbers(equations, rng, _LARGER_SIZES), rng)
 
     yield from draw(make, num_samples, split)
 

@@ -174,18 +174,13 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
             f"{name}: {len(shared)} of {len(evaluation)} evaluation questions also stand in train; left out."
         )
         problems = without(problems, shared)
-    if options.validation_dataset is None:
-        return split_validation(problems, options.validation_fraction, options.seed)
-    chosen = {
-        question
-        for (name, _), part in zip(options.sources, parts, strict=True)
-        if name in options.validation_dataset
-        for question in part["question"]
-    }
-    is_chosen = [question in chosen for question in problems["question"]]
-    own = problems.select([i for i, found in enumerate(is_chosen) if found])
-    others = problems.select([i for i, found in enumerate(is_chosen) if not found])
-    train_set, validation_set = split_validation(own, options.validation_fraction, options.seed)
+    others = problems.select([])
+    if options.validation_dataset:
+        named = zip(options.sources, parts, strict=True)
+        chosen = concatenate_datasets([part for (name, _), part in named if name in options.validation_dataset])
+        others = without(problems, chosen["question"])
+        problems = without(problems, others["question"])
+    train_set, validation_set = split_validation(problems, options.validation_fraction, options.seed)
     return concatenate_datasets([train_set, others]), validation_set
 
 

@@ -129,3 +129,18 @@ def test_accuracy_by_source_tells_the_sources_of_a_recipe_apart(tmp_path):
         ["synthetic_coin_flip", "50.0%", "of", "6"],
         ["synthetic_arithmetic", "100.0%", "of", "4"],
     ]
+
+
+def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_path):
+    problems = load_problems("synthetic_shapes", "eval", num_samples=60, seed=3)
+    (tmp_path / "results.json").write_text(json.dumps([{"dataset": "synthetic_shapes", "n": 60, "seed": 3}]))
+    rows = [{"question": p["question"], "method": "semcot", "correct": int(p["answer"]) <= 100} for p in problems]
+    (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = run("accuracy_by_steps.py", tmp_path).splitlines()
+    found = {line[:24].strip(): line[24:].split() for line in lines}
+    lengths = [condensed.count("=") for condensed in problems["condensed_reasoning"]]
+    large = sum(int(answer) > 100 for answer in problems["answer"])
+    assert large and found["above 100"] == ["0.0%", "of", str(large)]
+    assert all(found[f"{n} steps"][1:] == ["of", str(lengths.count(n))] for n in (1, 2, 3))
+    operations = [" then ".join(step.split()[1] for step in p["condensed_reasoning"].split(", ")) for p in problems]
+    assert all(found[name][-1] == str(operations.count(name)) for name in set(operations))
