@@ -57,6 +57,14 @@ class TrainOptions:
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, flash_attention_2, …"})
 
+    frozen_layers: int = field(
+        default=0,
+        metadata={
+            "help": "This many first layers of the generator, and the embeddings they read, stay as they are; cheaper "
+            "where a checkpoint is trained on."
+        },
+    )
+
     # The data
     dataset: list[str] = field(
         default_factory=lambda: ["synthetic_coin_flip", "synthetic_arithmetic"],
@@ -78,6 +86,9 @@ class TrainOptions:
     encoder_embedding_dim: int = field(default=768, metadata={"help": "Width of a reasoning's embedding."})
     encoder_start_layer: int | None = field(default=None, metadata={"help": "First copied layer; half the depth."})
     encoder_end_layer: int | None = field(default=None, metadata={"help": "End of the copied layers, exclusive."})
+    encoder_renumbered: int = field(
+        default=0, metadata={"help": "Further copies of each pair, with other numbers, the same in both of its texts."}
+    )
     encoder_batch_size: int = field(default=32, metadata={"help": "Pairs in a batch, each a negative to the others."})
     encoder_temperature: float = field(default=0.05, metadata={"help": "Temperature of the contrastive loss."})
     encoder_dense_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: dense layer only."})
@@ -147,6 +158,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if (self.generator is None) == (self.generator_layers is None):
             raise ValueError("Give either generator (a small LM's name) or generator_layers (a number), and not both.")
+        if self.frozen_layers < 0:
+            raise ValueError(f"frozen_layers must not be negative, got {self.frozen_layers}.")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}.")
         if max(getattr(self, phase.epochs) for phase in PHASES.values()) <= 0:

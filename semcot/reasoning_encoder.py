@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semcot import reasoning_module
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.reasoning_module import ReasoningModule, check_base, default_layers
-from semcot.state_cache import StateCache
+from semcot.state_cache import MeanCache, StateCache
 
 PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
@@ -211,14 +211,18 @@ def train_reasoning_encoder(
     passes = [
         phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
     ]
+    texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
     if sum(passes) > 1:
-        texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
         with process.main_process_first(local=False):
             encoder[0].state_cache = StateCache(encoder[0], texts, work / "states.npy", max_bytes=cache_bytes)
     figures, kept = {}, None
-    for phase in phases:
+    states = encoder[0].state_cache
+    for phase, times in zip(phases, passes, strict=True):
         record = work / phase.name / FIGURES_FILE
         if not record.is_file():
+            encoder[0].state_cache = states
+            if times > 1 and not phase.train_layers:
+                encoder[0].state_cache = MeanCache(encoder[0], texts)
             found = _train_phase(encoder, train, validation, phase, temperature, arguments[phase])
             with process.main_process_first(local=False):
                 if process.should_save:

@@ -75,7 +75,7 @@ class ReasoningModule(InputModule):
             raise ValueError(f"The base {language_model.name_or_path!r} is quantised: load it unquantised for stage 1.")
         self.upper = upper.float().requires_grad_(True)
         self.state_cache = None
-        """Where training keeps states at layer `start`: gives the features of texts that it contains."""
+        """What training computed ahead: gives the features of texts that it contains."""
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -87,7 +87,7 @@ class ReasoningModule(InputModule):
     ) -> dict[str, torch.Tensor]:
         """
         Tokenizes texts, without special tokens: `input_ids` and `attention_mask`, (batch, length), padded on the right.
-        Of texts in the `state_cache`, instead of `input_ids` the states that it holds.
+        Of texts in the `state_cache`, instead of `input_ids` what it holds.
 
         Raises:
             ValueError: a text is empty.
@@ -120,8 +120,11 @@ class ReasoningModule(InputModule):
     def forward(self, features: dict[str, torch.Tensor], **kwargs) -> dict[str, torch.Tensor]:
         """
         Adds `token_embeddings`, (batch, length, hidden), to `features`, which hold `attention_mask` and either
-        `input_ids`, both (batch, length), or states at layer `start` as `input_features`, (batch, length, hidden).
+        `input_ids`, both (batch, length), or states at layer `start` as `input_features`, (batch, length, hidden);
+        features that hold them already stay as they are.
         """
+        if "token_embeddings" in features:
+            return features
         states = features.get("input_features")
         if states is None:
             states = self.base_states(features["input_ids"], features["attention_mask"])

@@ -11,7 +11,7 @@ import itertools
 import operator
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -93,6 +93,22 @@ def renumbered(
         raise ValueError(f"no problem of the {split} split is understood well enough to draw its numbers anew")
     rng = random.Random(seed)
     yield from draw(lambda: _fill(rng.choice(templates), rng), num_samples)
+
+
+def with_other_numbers(texts: Sequence[str], rng: random.Random) -> list[str]:
+    """The texts with other whole numbers in them, as long as before, the same one for the same one in all texts.
+
+    0 and 1, often not quantities, stay, and so does what is no plain number: decimals, leading zeros, ten digits or
+    more. What the texts compute no longer comes out right; they differ in their numbers alone, which is what an encoder
+    has to look at to tell them apart.
+    """
+    found = dict.fromkeys(number for text in texts for number in _NUMBER.findall(text))
+    new: dict[str, str] = {}
+    for length in range(1, 10):
+        given = [number for number in found if len(number) == length and number[0] != "0" and number != "1"]
+        drawn = rng.sample(range(max(2, 10 ** (length - 1)), 10**length), len(given))
+        new |= zip(given, map(str, drawn), strict=True)
+    return [_NUMBER.sub(lambda match: new.get(match[0], match[0]), text) for text in texts]
 
 
 def _fill(template: Template, rng: random.Random) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The states that a frozen base gives to texts, computed once for a training that reads them many times."""
+"""What frozen layers make of texts, computed once for a training that reads the texts many times."""
 
 import os
 from collections.abc import Sequence
@@ -71,6 +71,42 @@ class StateCache:
             "input_features": pad(rows, batch_first=True),
             "attention_mask": pad([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True),
         }
+
+
+class MeanCache:
+    """
+    The mean of each text's states behind a reasoning encoder's first module, for a training that leaves the module as
+    it is: one vector a text, in float32.
+
+    Args:
+        module: in whose place the cache answers.
+        texts: all texts that will be asked for; the same text twice is kept once.
+        batch_size: texts in a pass of the module.
+    """
+
+    @torch.no_grad()
+    def __init__(self, module: ReasoningModule, texts: Sequence[str], batch_size: int = 32) -> None:
+        order = sorted(set(texts), key=lambda text: (len(text), text))
+        training = module.training
+        module.eval()
+        self._means: dict[str, torch.Tensor] = {}
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            features = module(module.preprocess(batch))
+            mask = features["attention_mask"].unsqueeze(-1).to(features["token_embeddings"])
+            means = (features["token_embeddings"] * mask).sum(1) / mask.sum(1)
+            self._means |= zip(batch, means.float().cpu(), strict=True)
+        module.train(training)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._means
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Each text as a row of one token, (batch, 1, hidden), whose mean is the text's."""
+        means = torch.stack([self._means[text] for text in texts]).unsqueeze(1)
+        # By `input_features` sentence-transformers knows them for a text's features.
+        mask = torch.ones(means.shape[:2], dtype=torch.long)
+        return {"input_features": means, "token_embeddings": means, "attention_mask": mask}
 
 
 def _tokenize(module: ReasoningModule, texts: list[str]) -> dict[str, list[int]]:

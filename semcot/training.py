@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,8 +40,9 @@ from semcot.distillation import IGNORED, DistillationCollator, DistillationTrain
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory
 from semcot.options import PHASES, TrainOptions
+from semcot.reasoning_encoder import PAIR, build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
-from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.renumbered import with_other_numbers
 from semcot.run_record import (
     check_same_run,
     describe_for_card,
@@ -220,6 +222,16 @@ def with_both_reasonings(problems: Dataset) -> Dataset:
     return problems.select([i for i, (full, condensed) in enumerate(texts) if full and condensed])
 
 
+def with_renumbered(pairs: Dataset, copies: int, seed: int) -> Dataset:
+    """The pairs, their texts alone, and after them as many copies of each with other numbers."""
+    rng = random.Random(seed)
+    pairs = pairs.select_columns(PAIR)
+    others = [with_other_numbers([pair[column] for column in PAIR], rng) for pair in pairs for _ in range(copies)]
+    if not others:
+        return pairs
+    return concatenate_datasets([pairs, Dataset.from_dict(dict(zip(PAIR, zip(*others, strict=True), strict=True)))])
+
+
 def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTokenizerBase]:
     """The frozen base with a fresh generator, or that of another checkpoint, and the tokenizer with its thoughts."""
     clone = Path(__file__).parents[1]
@@ -268,6 +280,24 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     return model, tokenizer
 
 
+def freeze_layers(model: SemCoTForCausalLM, count: int) -> None:
+    """
+    Leaves the generator's first `count` layers and what they read as they are, so that no gradient is sent that far.
+
+    Raises:
+        ValueError: the generator has no more layers than that.
+    """
+    if not count:
+        return
+    stacks = [getattr(model.generator, name, None) for name in ("layers", "h")]
+    layers = next((stack for stack in stacks if isinstance(stack, torch.nn.ModuleList)), [])
+    if count >= len(layers):
+        raise ValueError(f"frozen_layers is {count}, but the generator's stack has {len(layers)} layers.")
+    embeddings = [module for module in model.generator.modules() if isinstance(module, torch.nn.Embedding)]
+    for part in (model.thought_embedding, *embeddings, layers[:count]):
+        part.requires_grad_(False)
+
+
 def shard_base(model: SemCoTForCausalLM) -> None:
     """
     Spreads the layers of the frozen base over all processes (FSDP2); each is gathered for as long as it computes.
@@ -297,6 +327,7 @@ def train_encoder(
 ) -> tuple[SentenceTransformer, dict]:
     """Stage 1: the reasoning encoder, on problems that have both forms of their reasoning, and its figures."""
     train_pairs, validation_pairs = with_both_reasonings(train_set), with_both_reasonings(validation_set)
+    train_pairs = with_renumbered(train_pairs, options.encoder_renumbered, options.seed)
     set_seed(options.seed)
     encoder = build_reasoning_encoder(
         model.language_model,
@@ -388,6 +419,8 @@ def train_phase(
     trained = [model.projection, model.thought_embedding] + ([] if phase == "warmup" else [model.generator])
     for part in trained:
         part.requires_grad_(True)
+    if phase != "warmup":
+        freeze_layers(model, options.frozen_layers)
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=options.batch_size,

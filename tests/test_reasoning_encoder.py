@@ -24,7 +24,7 @@ from semcot.reasoning_encoder import (
     retrieval_accuracy,
     train_reasoning_encoder,
 )
-from semcot.state_cache import StateCache
+from semcot.state_cache import MeanCache, StateCache
 from semcot.tokenization import build_tokenizer
 
 TEXTS = ["She had 9 old songs", "yes", "rushawn flips the coin and yerania does not"]
@@ -349,6 +349,28 @@ def test_training_asks_the_base_once_for_each_text(tmp_path, monkeypatch):
     phases = [Phase("dense", 1e-2, False, num_train_epochs=2), Phase("all", 1e-3, True, num_train_epochs=2)]
     train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases, batch_size=8)
     assert sum(passes) == 2 * (24 + 8) and encoder[0].state_cache is None
+
+
+def test_cached_means_are_those_of_the_layers():
+    encoder = make_encoder()
+    fresh = encode_texts(encoder, TEXTS)
+    encoder.train()
+    encoder[0].state_cache = MeanCache(encoder[0], TEXTS * 2, batch_size=2)
+    assert encoder[0].training and "another text" not in encoder[0].state_cache
+    encoder[0].upper = None  # not needed any more
+    torch.testing.assert_close(encode_texts(encoder, TEXTS[::-1]).flip(0), fresh)
+
+
+def test_the_first_phase_runs_its_frozen_layers_once_for_each_text(tmp_path):
+    encoder, train, validation = make_encoder(), make_pairs(24), make_pairs(8, seed=1)
+    rows: list[int] = []
+    encoder[0].upper.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    phases = [Phase("dense", 1e-2, False, num_train_epochs=5)]
+    figures = train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases, batch_size=8)
+    assert sum(rows) == 2 * (24 + 8) and figures["dense"]["loss"] > 0
+    assert retrieval_accuracy(encoder, validation).items() <= figures["dense"].items()
 
 
 def test_retrieval_counts_pairs_that_share_a_text_as_found():

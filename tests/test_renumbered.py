@@ -1,10 +1,11 @@
 import json
+import random
 import re
 
 import pytest
 
 from semcot.data import load_problems
-from semcot.renumbered import Template, find_template, renumbered
+from semcot.renumbered import Template, find_template, renumbered, with_other_numbers
 from semcot.synthetic import in_eval
 from tests.test_synthetic import EQUATION, KEYS, is_true
 
@@ -142,3 +143,16 @@ def test_from_a_file_by_its_name(tmp_path):
     assert drawn != load_problems(f"renumbered:{file}", "eval", num_samples=50, seed=3).to_list()
     with pytest.raises(FileNotFoundError):
         load_problems("renumbered:none.json")
+
+
+def test_other_numbers_are_the_same_in_both_texts():
+    texts = ["1. Take \\(64 - 36 = 28\\).\n2. Then 28 / 4 = 7, not 7.5 or 007.", "28 picked, 4 groups: 7 of 64."]
+    seen = set()
+    for seed in range(50):
+        full, condensed = with_other_numbers(texts, random.Random(seed))
+        assert [re.sub(r"\d", "0", text) for text in (full, condensed)] == [re.sub(r"\d", "0", text) for text in texts]
+        one, a, b, c, two, again, d, e = re.findall(r"\d+", full.split(", not 7.5 or 007.")[0])
+        assert one == "1" and again == c and re.findall(r"\d+", condensed) == [c, d, e, a]
+        assert len({a, b, c}) == len({two, d, e}) == 3 and not {"0", "1"} & {two, d, e}
+        seen.add(condensed)
+    assert len(seen) > 45

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semcot.data import load_problems
 from semcot.options import PHASES, TrainOptions, parse_options
-from semcot.training import build_model, load_data, train
+from semcot.training import build_model, freeze_layers, load_data, train, with_renumbered
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -122,6 +122,33 @@ def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
     assert sum(not torch.equal(done[name], warm[name]) for name in done) > 10
     assert not any(name.startswith("language_model") for name in done)
     assert load_file(folder / "model.safetensors").keys() == done.keys()
+
+
+def test_frozen_layers_stay_as_they_are(options):
+    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=2, frozen_layers=1)
+    before = build_model(options)[0].state_dict()
+    train(options)
+    after = load_file(Path(options.output_dir) / "model.safetensors")
+    kept = {name for name in after if torch.equal(after[name], before[name])}
+    assert kept == {"thought_embedding"} | {name for name in after if name.startswith("generator.layers.0.")}
+    with pytest.raises(ValueError, match="frozen_layers is 2, but the generator's stack has 2 layers"):
+        freeze_layers(build_model(options)[0], 2)
+
+
+def test_stage_1_reads_copies_of_its_pairs_with_other_numbers(options):
+    options = replace(options, encoder_renumbered=3)
+    pairs = load_data(options)[0]
+    more = with_renumbered(pairs, options.encoder_renumbered, options.seed)
+    assert len(more) == 4 * len(pairs) and more[: len(pairs)]["reasoning"] == pairs["reasoning"]
+    shapes = [[re.sub(r"\d", "0", text) for text in row.values()] for row in more]
+    originals, copies = shapes[: len(pairs)], shapes[len(pairs) :]
+    assert [copies[i::3] for i in range(3)] == [originals] * 3
+    numbered = [row["reasoning"] for row in more if "=" in row["reasoning"]]
+    assert len(set(numbered)) > 0.95 * len(numbered)
+    assert with_renumbered(pairs, 0, options.seed).to_list() == more.select(range(len(pairs))).to_list()
+    train(replace(options, max_steps=1))
+    record = json.loads((Path(options.output_dir) / "reasoning_encoder" / "losses.json").read_text())
+    assert record["dense"][0]["epoch"] == pytest.approx(8 / len(more), rel=0.1)
 
 
 def test_losses_fall(options):
@@ -337,6 +364,7 @@ def test_a_non_empty_folder(options, finished):
     [
         ({"generator": "x/y"}, "either generator .* or generator_layers"),
         ({"generator_layers": None}, "either generator .* or generator_layers"),
+        ({"frozen_layers": -1}, "frozen_layers must not be negative"),
         ({"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ({"num_samples": [1]}, "1 numbers for 2 data sets"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
