@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from semcot.reasoning_module import ReasoningModule
 
@@ -89,12 +90,11 @@ class MeanCache:
         order = sorted(set(texts), key=lambda text: (len(text), text))
         training = module.training
         module.eval()
+        pooling = Pooling(module.get_embedding_dimension(), "mean")
         self._means: dict[str, torch.Tensor] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            features = module(module.preprocess(batch))
-            mask = features["attention_mask"].unsqueeze(-1).to(features["token_embeddings"])
-            means = (features["token_embeddings"] * mask).sum(1) / mask.sum(1)
+            means = pooling(module(module.preprocess(batch)))["sentence_embedding"]
             self._means |= zip(batch, means.float().cpu(), strict=True)
         module.train(training)
 
@@ -104,8 +104,8 @@ class MeanCache:
     def __call__(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Each text as a row of one token, (batch, 1, hidden), whose mean is the text's."""
         means = torch.stack([self._means[text] for text in texts]).unsqueeze(1)
-        # By `input_features` sentence-transformers knows them for a text's features.
         mask = torch.ones(means.shape[:2], dtype=torch.long)
+        # By `input_features` sentence-transformers knows them for a text's features.
         return {"input_features": means, "token_embeddings": means, "attention_mask": mask}
 
 

@@ -224,12 +224,12 @@ def with_both_reasonings(problems: Dataset) -> Dataset:
 
 def with_renumbered(pairs: Dataset, copies: int, seed: int) -> Dataset:
     """The pairs, their texts alone, and after them as many copies of each with other numbers."""
-    rng = random.Random(seed)
     pairs = pairs.select_columns(PAIR)
-    others = [with_other_numbers([pair[column] for column in PAIR], rng) for pair in pairs for _ in range(copies)]
-    if not others:
+    if not copies:
         return pairs
-    return concatenate_datasets([pairs, Dataset.from_dict(dict(zip(PAIR, zip(*others, strict=True), strict=True)))])
+    rng = random.Random(seed)
+    others = [with_other_numbers([pair[column] for column in PAIR], rng) for pair in pairs for _ in range(copies)]
+    return concatenate_datasets([pairs, Dataset.from_list([dict(zip(PAIR, texts, strict=True)) for texts in others])])
 
 
 def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTokenizerBase]:
@@ -271,6 +271,9 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         model = SemCoTForCausalLM.from_components(
             base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
         )
+    depth = model.config.generator_config.num_hidden_layers
+    if options.frozen_layers >= depth:
+        raise ValueError(f"frozen_layers is {options.frozen_layers}, but the generator has {depth} layers in all.")
     # What is trained is kept in float32; on a GPU it computes in bfloat16 under autocast.
     for part in (model.generator, model.projection):
         part.float()
@@ -281,18 +284,10 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
 
 
 def freeze_layers(model: SemCoTForCausalLM, count: int) -> None:
-    """
-    Leaves the generator's first `count` layers and what they read as they are, so that no gradient is sent that far.
-
-    Raises:
-        ValueError: the generator has no more layers than that.
-    """
+    """Leaves the generator's first `count` layers, and all embeddings, as they are: no gradient is sent that far."""
     if not count:
         return
-    stacks = [getattr(model.generator, name, None) for name in ("layers", "h")]
-    layers = next((stack for stack in stacks if isinstance(stack, torch.nn.ModuleList)), [])
-    if count >= len(layers):
-        raise ValueError(f"frozen_layers is {count}, but the generator's stack has {len(layers)} layers.")
+    (layers,) = (module for module in model.generator.children() if isinstance(module, torch.nn.ModuleList))
     embeddings = [module for module in model.generator.modules() if isinstance(module, torch.nn.Embedding)]
     for part in (model.thought_embedding, *embeddings, layers[:count]):
         part.requires_grad_(False)

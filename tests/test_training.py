@@ -19,8 +19,10 @@ from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing import event_accumulator
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.options import PHASES, TrainOptions, parse_options
 from semcot.training import build_model, freeze_layers, load_data, train, with_renumbered
@@ -131,8 +133,21 @@ def test_frozen_layers_stay_as_they_are(options):
     after = load_file(Path(options.output_dir) / "model.safetensors")
     kept = {name for name in after if torch.equal(after[name], before[name])}
     assert kept == {"thought_embedding"} | {name for name in after if name.startswith("generator.layers.0.")}
-    with pytest.raises(ValueError, match="frozen_layers is 2, but the generator's stack has 2 layers"):
-        freeze_layers(build_model(options)[0], 2)
+    with pytest.raises(ValueError, match="frozen_layers is 2, but the generator has 2 layers in all"):
+        build_model(replace(options, frozen_layers=2))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_first_layers_of_any_family_can_be_frozen(family):
+    base, generator = tiny_language_model(), tiny_language_model(family)
+    model = SemCoTForCausalLM.from_components(base, generator, tokenizer=tiny_base_tokenizer())
+    freeze_layers(model, 1)
+    layers = model.generator.layers if family == "llama" else model.generator.h
+    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    assert trained == [False] + [True] * (len(layers) - 1)
+    assert not any(
+        p.requires_grad for m in model.generator.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    )
 
 
 def test_stage_1_reads_copies_of_its_pairs_with_other_numbers(options):
