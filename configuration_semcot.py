@@ -29,6 +29,9 @@ class SemCoTConfig(PreTrainedConfig):
             How often the generator runs over the placeholders: 1 as in the paper; in each further pass it reads the
             thoughts of the one before at the placeholders, so that a later step of the reasoning can use an earlier
             one's result. Above 1 the generator must be as wide as the base.
+        thought_layers (`int`, *optional*, defaults to 0):
+            Layers of a further stack, of the generator's kind, that goes over the K thoughts alone: a cheap way to let
+            a later step of the reasoning use an earlier one's result. None in the paper.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
@@ -59,6 +62,7 @@ class SemCoTConfig(PreTrainedConfig):
         thought_token_id: int | None = None,
         thought_offset: int = 0,
         thought_passes: int = 1,
+        thought_layers: int = 0,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
@@ -86,6 +90,9 @@ class SemCoTConfig(PreTrainedConfig):
         self.thought_offset = thought_offset
         self.thought_passes = thought_passes
         self.check_passes()
+        if thought_layers < 0:
+            raise ValueError(f"thought_layers must not be negative, got {thought_layers}.")
+        self.thought_layers = thought_layers
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path

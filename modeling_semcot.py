@@ -127,6 +127,10 @@ class SemCoTForCausalLM(
         if config.share_embeddings:
             self.generator.set_input_embeddings(None)
         width = config.generator_config.hidden_size
+        self.thought_layers = None
+        if config.thought_layers:
+            self.thought_layers = AutoModel.from_config(_thought_layers_config(config))
+            self.thought_layers.set_input_embeddings(None)
         self.thought_embedding = nn.Parameter(torch.randn(width) * config.generator_config.initializer_range)
         self.projection = nn.Linear(width, config.text_config.hidden_size)
         self.post_init()
@@ -143,6 +147,7 @@ class SemCoTForCausalLM(
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         thoughts: torch.FloatTensor | None = None,
+        generator_states: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -160,6 +165,8 @@ class SemCoTForCausalLM(
                 Instead of `input_ids`, with the thoughts in place.
             thoughts (`(batch, num_thoughts, hidden_size)`):
                 Implicit tokens to use instead of the generator's.
+            generator_states (`(batch, num_thoughts, generator width)`):
+                What [`generator_states`] returned for these prompts or others, instead of a pass of the generator.
             labels (`(batch, length)`):
                 Tokens to predict, -100 elsewhere and on every placeholder.
             logits_to_keep (`int`):
@@ -184,6 +191,8 @@ class SemCoTForCausalLM(
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
+                if generator_states is not None:
+                    thoughts, earlier_thoughts = self.project(generator_states), ()
                 if thoughts is None:
                     *earlier_thoughts, thoughts = self.think_in_passes(input_ids, attention_mask)
                     earlier_thoughts = tuple(earlier_thoughts)
@@ -259,6 +268,38 @@ class SemCoTForCausalLM(
         in those that follow it reads its own thoughts at the placeholders, all K in parallel (the Jacobi iteration of
         PCCoT, arXiv 2506.18582).
         """
+        states, cache, attention_mask = self._read(input_ids, attention_mask)
+        passes = [self.project(states)]
+        for _ in range(self.config.thought_passes - 1):
+            # What the generator made of the question stays in its cache; the placeholders alone are read again.
+            cache.crop(-self.config.num_thoughts)
+            outputs = self.generator(
+                inputs_embeds=self.thought_embedding + passes[-1],
+                attention_mask=attention_mask,
+                position_ids=_position_ids(attention_mask)[:, -self.config.num_thoughts :],
+                use_cache=True,
+                **{CACHE: cache},
+            )
+            cache = outputs[CACHE]
+            passes.append(self.project(outputs.last_hidden_state))
+        return passes
+
+    def generator_states(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        r"""The generator's states at the placeholders, after its first pass: `(batch, num_thoughts, its width)`."""
+        return self._read(input_ids, attention_mask)[0]
+
+    def project(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        r"""Implicit tokens `(batch, num_thoughts, hidden_size)` of what [`generator_states`] returns."""
+        if self.thought_layers is not None:
+            states = states + self.thought_layers(inputs_embeds=states, use_cache=False).last_hidden_state
+        return self.projection(states)
+
+    def _read(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.FloatTensor, Cache | None, torch.Tensor | None]:
+        """The generator over a batch of prompts: its states at the placeholders, and what a further pass needs."""
         is_thought = input_ids == self.config.thought_token_id
         if not torch.compiler.is_compiling():
             # Nothing after the last placeholder can reach it: the generator is causal.
@@ -282,19 +323,8 @@ class SemCoTForCausalLM(
         outputs = _run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
         columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
-        passes = [self.projection(outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1))]
-        for _ in range(more_passes):
-            # What the generator made of the question stays in its cache; the placeholders alone are read again.
-            outputs[CACHE].crop(-num_thoughts)
-            outputs = self.generator(
-                inputs_embeds=self.thought_embedding + passes[-1],
-                attention_mask=attention_mask,
-                position_ids=_position_ids(attention_mask)[:, -num_thoughts:],
-                use_cache=True,
-                **{CACHE: outputs[CACHE]},
-            )
-            passes.append(self.projection(outputs.last_hidden_state))
-        return passes
+        states = outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1)
+        return states, outputs.get(CACHE), attention_mask
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
@@ -506,11 +536,35 @@ class SemCoTForCausalLM(
         if share_embeddings:
             model.generator.set_input_embeddings(None)
         model.generator.requires_grad_(True)
+        model._start_thought_layers()
         model.to(device=base.get_input_embeddings().weight.device)
         model._start_at_embedding_scale()
         if base.generation_config is not None:
             model.generation_config = base.generation_config
         return model.eval()
+
+    def add_thought_layers(self, count: int) -> None:
+        """Gives the model `config.thought_layers` of this number; until they are trained, they change nothing."""
+        if self.config.thought_layers:
+            raise ValueError(f"This model has {self.config.thought_layers} thought layers already.")
+        self.config.thought_layers = count
+        self.thought_layers = AutoModel.from_config(_thought_layers_config(self.config))
+        self.thought_layers.set_input_embeddings(None)
+        self._start_thought_layers()
+        self.thought_layers.to(self.projection.weight).train(self.training)
+
+    @torch.no_grad()
+    def _start_thought_layers(self) -> None:
+        """Starts them as copies of the generator's last layers whose sum is, by the final norm, multiplied by zero."""
+        if self.thought_layers is None:
+            return
+        copies = decoder_layers(self.thought_layers)
+        for layer, source in zip(copies, decoder_layers(self.generator)[-len(copies) :], strict=True):
+            layer.load_state_dict(source.state_dict())
+        for part in self.thought_layers.children():
+            if part is not copies and not isinstance(part, nn.Embedding):
+                for parameter in part.parameters():
+                    nn.init.zeros_(parameter)
 
     @torch.no_grad()
     def _start_at_embedding_scale(self) -> None:
@@ -607,7 +661,7 @@ class SemCoTForCausalLM(
         if hasattr(base, "hf_device_map"):
             own_device = self.projection.weight.device
             self.hf_device_map = {f"language_model.{name}".rstrip("."): d for name, d in base.hf_device_map.items()}
-            self.hf_device_map.update(generator=own_device, projection=own_device)
+            self.hf_device_map |= {name: own_device for name, _ in self.named_children() if name != "language_model"}
 
     def save_pretrained(
         self,
@@ -756,16 +810,36 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     depth = base.config.num_hidden_layers
     if not 1 <= num_layers <= depth:
         raise ValueError(f"A generator can be cut from 1 to {depth} layers of this base, got {num_layers}.")
-    config = copy.deepcopy(base.config)
-    config.num_hidden_layers = num_layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:num_layers]
+    config = _with_layers(base.config, slice(num_layers))
     generator = AutoModel.from_config(config, dtype=base.dtype)
     generator.set_input_embeddings(None)
     wanted = generator.state_dict().keys()
     source = {name: weight for name, weight in base.base_model.state_dict().items() if name in wanted}
     generator.load_state_dict(source)
     return generator
+
+
+def decoder_layers(backbone: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a decoder without its head."""
+    (layers,) = (module for module in backbone.children() if isinstance(module, nn.ModuleList))
+    return layers
+
+
+def _thought_layers_config(config: SemCoTConfig) -> PreTrainedConfig:
+    """Of the stack that goes over the thoughts: the generator's with its last `thought_layers` layers."""
+    depth = config.generator_config.num_hidden_layers
+    if config.thought_layers > depth:
+        raise ValueError(f"thought_layers is {config.thought_layers}, but can be at most the generator's {depth}.")
+    return _with_layers(config.generator_config, slice(depth - config.thought_layers, depth))
+
+
+def _with_layers(config: PreTrainedConfig, kept: slice) -> PreTrainedConfig:
+    """A copy of a decoder's config with some of its layers."""
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = len(range(config.num_hidden_layers)[kept])
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[kept]
+    return config
 
 
 def _check_same_token_ids(

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
-from semcot.distillation import IGNORED, lens_targets
+from semcot.distillation import IGNORED, lens_targets, step_places
 from semcot.files import write_json
 from semcot.tokenization import render_prompt
 
@@ -25,10 +25,11 @@ STEPS = 3
 @torch.no_grad()
 def spelling_by_pass(
     model: SemCoTForCausalLM, tokenizer, problems: list[dict[str, str]], batch_size: int = 16
-) -> list[dict[str, float | None]]:
+) -> list[dict[str, float | None | list[float]]]:
     """
     After each of `model.config.thought_passes` passes: the share of problems with each step right, with all of them,
-    and with the last among those whose earlier ones are right (None where there are none).
+    and with the last among those whose earlier ones are right (None where there are none); then, of the problems that
+    end with a product and a sum or difference, the share with each place right.
     """
     size = model.config.num_thoughts
     targets = torch.tensor([lens_targets(p["condensed_reasoning"], tokenizer, size, STEPS) for p in problems])
@@ -40,14 +41,20 @@ def spelling_by_pass(
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         batches.append(torch.stack(model.think_in_passes(**batch)))
     right = (tokens[(torch.cat(batches, dim=1) @ table.T).argmax(-1)] == targets) | (targets == IGNORED)
-    shared = size // 2 // (STEPS - 1)  # the places of each step but the last, see `lens_targets`
+    operations = [[step.split()[1] for step in p["condensed_reasoning"].split(", ")] for p in problems]
+    after_product = [found[-2] == "*" and found[-1] in "+-" for found in operations]
     shares = []
     for spelt in right:
-        steps = [places.all(1) for places in spelt.split([shared] * (STEPS - 1) + [size - shared * (STEPS - 1)], dim=1)]
+        steps = [spelt[:, places].all(1) for places in step_places(STEPS, size)]
         earlier = torch.stack(steps[:-1]).all(0)
         groups = {f"step {i}": step for i, step in enumerate(steps, 1)}
         groups |= {"all": earlier & steps[-1], "last, where those before are right": steps[-1][earlier]}
         shares.append({name: round(g.float().mean().item(), 4) if len(g) else None for name, g in groups.items()})
+        if any(after_product):
+            by_place = spelt[torch.tensor(after_product)].float().mean(0).tolist()
+            shares[-1][f"by place, of {sum(after_product)} with a product before the last step"] = [
+                round(share, 4) for share in by_place
+            ]
     return shares
 
 

@@ -93,6 +93,15 @@ def lens_targets(
     return [IGNORED] * (num_thoughts - len(targets)) + targets
 
 
+def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
+    """Which thoughts [`lens_targets`] gives to each of two or more steps."""
+    half = num_thoughts // 2
+    width = half // (num_steps - 1)
+    first = half - width * (num_steps - 1)
+    earlier = [slice(first + i * width, first + (i + 1) * width) for i in range(num_steps - 1)]
+    return [*earlier, slice(half, num_thoughts)]
+
+
 @dataclass
 class DistillationCollator:
     """
@@ -131,6 +140,9 @@ class DistillationCollator:
         batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
         if "reasoning_embedding" in rows[0]:
             batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
+        if "generator_states" in rows[0]:
+            states = [torch.as_tensor(row["generator_states"], dtype=torch.float32) for row in rows]
+            batch["generator_states"] = torch.stack(states)
         # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
         return {**batch, "logits_to_keep": target_length + 1}
 
@@ -144,7 +156,8 @@ class DistillationTrainer(Trainer):
         alpha: weight of the semantic alignment, against the answer's cross-entropy.
         explanation_weight: weight of the cross-entropy of the condensed reasoning, 0 to leave it out.
         lens_weight: weight of the cross-entropy of the thoughts as tokens of the condensed reasoning, 0 for none.
-        lens_only: train on the lens term alone, without a pass of the base.
+        lens_only: train on the lens term alone, without a pass of the base; where the batches hold `generator_states`,
+            without one of the generator too.
         lens_tokens: ids of the tokens that the lens tells apart, ascending; the whole vocabulary by default.
     """
 

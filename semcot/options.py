@@ -20,6 +20,7 @@ class Phase(NamedTuple):
 PHASES = {
     "warmup": Phase("warmup_epochs", "warmup_learning_rate"),
     "lens": Phase("lens_epochs", "lens_learning_rate"),
+    "exchange": Phase("exchange_epochs", "exchange_learning_rate"),
     "generator": Phase("epochs", "learning_rate"),
 }
 
@@ -50,6 +51,13 @@ class TrainOptions:
         metadata={
             "help": "Passes of the generator over the placeholders; in later ones it reads its thoughts. By default "
             "those of the checkpoint that is trained on, else 1."
+        },
+    )
+    thought_layers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Layers that go over the thoughts alone, so that a later one can use an earlier one's result. By "
+            "default those of the checkpoint that is trained on, else none."
         },
     )
     dtype: str | None = field(
@@ -113,6 +121,13 @@ class TrainOptions:
         default=5e-4, metadata={"help": "Extra phase on that loss alone: whole generator."}
     )
     lens_epochs: float = field(default=0.0, metadata={"help": "Extra phase on that loss alone, before the last one."})
+    exchange_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Extra phase: the thought layers alone, on steps of other problems."}
+    )
+    exchange_epochs: float = field(default=0.0, metadata={"help": "Extra phase of the thought layers: passes."})
+    exchange_batch_size: int = field(
+        default=256, metadata={"help": "Extra phase of the thought layers: problems in a batch, per device."}
+    )
     warmup_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: projection, thought embedding."})
     warmup_epochs: float = field(default=0.1, metadata={"help": "First phase: passes over the train split."})
     learning_rate: float = field(default=3e-4, metadata={"help": "Last phase: the whole generator."})
@@ -163,12 +178,15 @@ class TrainOptions:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}.")
         if max(getattr(self, phase.epochs) for phase in PHASES.values()) <= 0:
-            raise ValueError("warmup_epochs, lens_epochs and epochs are all 0: nothing would be trained.")
+            names = ", ".join(phase.epochs for phase in PHASES.values())
+            raise ValueError(f"{names} are all 0: nothing would be trained.")
         if self.alpha > 0 and max(self.encoder_dense_epochs, self.encoder_epochs) <= 0:
             raise ValueError("The reasoning encoder gets no epochs; give it some, or train without it: alpha 0.")
         if not 1 <= self.lens_steps <= 1 + self.num_thoughts // 2:
             limit = 1 + self.num_thoughts // 2
             raise ValueError(f"lens_steps must lie between 1 and {limit} for this num_thoughts, got {self.lens_steps}.")
+        if self.exchange_epochs > 0 and self.lens_steps < 2:
+            raise ValueError("exchange_epochs needs thoughts that spell several steps: give lens_steps 2 or 3.")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         sources = self.train_file or self.dataset

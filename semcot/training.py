@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from modeling_semcot import SemCoTForCausalLM, find_base
+from modeling_semcot import SemCoTForCausalLM, decoder_layers, find_base
 from semcot.data import (
     HUB_DATASETS,
     RENUMBERED,
@@ -37,6 +37,7 @@ from semcot.data import (
     without_repeats,
 )
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
+from semcot.exchange import ExchangeCollator, spelt_right, states_of, with_index
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory
 from semcot.options import PHASES, TrainOptions
@@ -51,6 +52,9 @@ from semcot.run_record import (
     prepare_output_dir,
 )
 from semcot.tokenization import build_tokenizer
+
+LENS_PHASES = ("lens", "exchange")
+"""The phases of stage 2 that have the lens term alone, without a pass of the base."""
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
@@ -95,24 +99,27 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     lens_tokens = {token for part in (train_set, validation_set) for ids in part["lens_ids"] for token in ids}
     lens_tokens = torch.tensor(sorted(lens_tokens - {IGNORED}))
 
-    step_size = options.batch_size * options.gradient_accumulation_steps * state.num_processes
+    step_size = options.gradient_accumulation_steps * state.num_processes
     steps = {
-        name: num_steps(options, len(train_set) / step_size, getattr(options, phase.epochs))
+        name: num_steps(
+            options, len(train_set) / (step_size * batch_size(options, name)), getattr(options, phase.epochs)
+        )
         for name, phase in PHASES.items()
         if getattr(options, phase.epochs) > 0
     }
     encoder, aligned_set = None, train_set
     if options.alpha > 0:
         encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
-        # The lens phase reads all problems; the others, which need the meaning of the reasoning, may read fewer.
-        num_aligned = step_size * max((steps[name] for name in steps if name != "lens"), default=1)
+        # The phases of the lens read all problems; the others, which need the reasoning's meaning, may read fewer.
+        aligned_steps = max((steps[name] for name in steps if name not in LENS_PHASES), default=1)
+        num_aligned = step_size * options.batch_size * aligned_steps
         aligned_set = train_set.select(range(min(num_aligned, len(train_set))))
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
     if options.shard_base:
         shard_base(model)
     for name in steps:
-        problems = train_set if name == "lens" else aligned_set
+        problems = train_set if name in LENS_PHASES else aligned_set
         record[name] = train_phase(
             options, name, steps[name], model, tokenizer, encoder, lens_tokens, problems, validation_set
         )
@@ -246,6 +253,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         "prompt_template": prompt_template,
         "thought_offset": options.thought_offset,
         "thought_passes": options.thought_passes,
+        "thought_layers": options.thought_layers,
         "checkpoint_kind": "adapter",
         "base_model_name_or_path": options.base_model,
         "local_base_model": os.path.abspath(source) if os.path.isdir(source) else None,
@@ -261,8 +269,11 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         for name in ("num_thoughts", "thought_offset"):
             if (found := getattr(model.config, name)) != settings[name]:
                 raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
+        wanted = settings.pop("thought_layers", model.config.thought_layers)
         model.config.update(settings)
         model.config.check_passes()
+        if wanted != model.config.thought_layers:
+            model.add_thought_layers(wanted)
         model.to(base.device)
     else:
         if generator_source:
@@ -274,9 +285,12 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     depth = model.config.generator_config.num_hidden_layers
     if options.frozen_layers >= depth:
         raise ValueError(f"frozen_layers is {options.frozen_layers}, but the generator has {depth} layers in all.")
+    if options.exchange_epochs > 0 and (not model.config.thought_layers or model.config.thought_passes > 1):
+        raise ValueError("exchange_epochs trains thought_layers behind one pass: give --thought_layers 3, say.")
     # What is trained is kept in float32; on a GPU it computes in bfloat16 under autocast.
-    for part in (model.generator, model.projection):
-        part.float()
+    for part in (model.generator, model.thought_layers, model.projection):
+        if part is not None:
+            part.float()
     model.thought_embedding.data = model.thought_embedding.data.float()
     if options.torch_compile:
         model.generator.compile(dynamic=True)
@@ -287,9 +301,8 @@ def freeze_layers(model: SemCoTForCausalLM, count: int) -> None:
     """Leaves the generator's first `count` layers, and all embeddings, as they are: no gradient is sent that far."""
     if not count:
         return
-    (layers,) = (module for module in model.generator.children() if isinstance(module, torch.nn.ModuleList))
     embeddings = [module for module in model.generator.modules() if isinstance(module, torch.nn.Embedding)]
-    for part in (model.thought_embedding, *embeddings, layers[:count]):
+    for part in (model.thought_embedding, *embeddings, decoder_layers(model.generator)[:count]):
         part.requires_grad_(False)
 
 
@@ -401,7 +414,8 @@ def train_phase(
     validation_set: Dataset,
 ) -> dict[str, float]:
     """
-    One phase of stage 2: `warmup` trains the projection and the thought embedding, the others the whole generator.
+    One phase of stage 2: `warmup` trains the projection and the thought embedding, `exchange` the thought layers, the
+    others all of these and the generator.
     A phase that was finished before is loaded; one that was killed goes on from its last whole checkpoint.
     """
     folder = Path(options.output_dir) / "phases" / phase
@@ -411,14 +425,15 @@ def train_phase(
         return json.loads((finished / "figures.json").read_text())
 
     model.requires_grad_(False)
-    trained = [model.projection, model.thought_embedding] + ([] if phase == "warmup" else [model.generator])
-    for part in trained:
+    started = [model.projection, model.thought_embedding]
+    layers = [part for part in (model.generator, model.thought_layers) if part is not None]
+    for part in {"warmup": started, "exchange": [model.thought_layers]}.get(phase, started + layers):
         part.requires_grad_(True)
-    if phase != "warmup":
+    if phase in ("lens", "generator"):
         freeze_layers(model, options.frozen_layers)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=options.batch_size,
+        per_device_train_batch_size=batch_size(options, phase),
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         max_steps=max_steps,
@@ -447,19 +462,28 @@ def train_phase(
     arguments._n_gpu = min(arguments.n_gpu, 1)
     set_seed(options.seed)
     header = model.config.prompt_template.split("{question}")[0]
+    collation = tokenizer.pad_token_id, len(tokenizer(header, add_special_tokens=False).input_ids)
+    if phase == "exchange":
+        train_set, validation_set = with_index(train_set), with_index(validation_set, start=len(train_set))
+        problems = concatenate_datasets([train_set, validation_set])
+        states = states_of(model, problems, tokenizer.pad_token_id, folder / "states.npy")
+        spelt = spelt_right(model, states[: len(train_set)], train_set["lens_ids"], lens_tokens)
+        collator = ExchangeCollator(
+            *collation, states, train_set, spelt, tokenizer, options.lens_steps, options.seed, lambda: _epoch(trainer)
+        )
+    else:
+        collator = DistillationCollator(*collation)
     trainer = DistillationTrainer(
         model,
         arguments,
         train_dataset=train_set,
         eval_dataset=validation_set,
-        data_collator=DistillationCollator(
-            tokenizer.pad_token_id, len(tokenizer(header, add_special_tokens=False).input_ids)
-        ),
+        data_collator=collator,
         reasoning_encoder=encoder,
         alpha=options.alpha,
         explanation_weight=options.explanation_weight,
         lens_weight=options.lens_weight,
-        lens_only=phase == "lens",
+        lens_only=phase in LENS_PHASES,
         lens_tokens=lens_tokens,
     )
     checkpoint = last_whole_checkpoint(folder)
@@ -475,6 +499,16 @@ def train_phase(
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()
     return figures
+
+
+def _epoch(trainer: DistillationTrainer) -> int:
+    # A whole number where an epoch begins, and a resumed run's stands within its epoch.
+    return int(trainer.state.epoch or 0)
+
+
+def batch_size(options: TrainOptions, phase: str) -> int:
+    """Problems in a batch of a phase, per device."""
+    return options.exchange_batch_size if phase == "exchange" else options.batch_size
 
 
 def num_steps(options: TrainOptions, steps_per_epoch: float, epochs: float) -> int:

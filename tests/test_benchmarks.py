@@ -111,6 +111,13 @@ def test_spelling_by_pass_counts_the_steps_that_the_thoughts_spell(tmp_path):
     first, second = spelling_by_pass(model, tokenizer, [problem])
     assert first["all"] == 0
     assert set(second.values()) == {1}
+    product = {"question": "How many?", "condensed_reasoning": "1 + 1 = 2, 2 * 1 = 2, 2 + 1 = 3"}
+    wanted = table[lens_targets(product["condensed_reasoning"], tokenizer, 4, 3)].repeat(2, 1, 1)
+    wanted[1] = 0
+    model.think_in_passes = lambda **batch: [wanted]
+    (only,) = spelling_by_pass(model, tokenizer, [product, problem])
+    assert only["all"] == 0.5
+    assert only["by place, of 1 with a product before the last step"] == [1, 1, 1, 1], "the other has none"
 
 
 def test_accuracy_by_source_tells_the_sources_of_a_recipe_apart(tmp_path):

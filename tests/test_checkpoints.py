@@ -179,6 +179,7 @@ def test_default_config_is_sheared_llama():
         {"num_thoughts": 0},
         {"thought_offset": 2},
         {"thought_passes": 0},
+        {"thought_layers": -1},
         {"checkpoint_kind": "half"},
         {"prompt_template": "{question}"},
     ],

@@ -5,7 +5,7 @@ import torch
 from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
 
-from modeling_semcot import SemCoTForCausalLM
+from modeling_semcot import SemCoTForCausalLM, decoder_layers
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -126,6 +126,36 @@ def test_further_passes_refuse_what_they_cannot_do():
     model.train().gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="gradient checkpointing"):
         model.think(**batch)
+
+
+def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone(family, tmp_path):
+    model, tokenizer = tiny_semcot(family)
+    batch = prompts(tokenizer)
+    plain = model.think(**batch)
+    model.add_thought_layers(2)
+    torch.testing.assert_close(model.think(**batch), plain)
+    torch.testing.assert_close(tiny_semcot(family, thought_layers=2)[0].think(**batch), plain)
+
+    norm = list(model.thought_layers.children())[-1] if family == "gpt2" else model.thought_layers.norm
+    torch.nn.init.ones_(norm.weight)
+    changed = model.think(**batch)
+    states = (plain - model.projection.bias) @ torch.linalg.inv(model.projection.weight).T
+    added = model.thought_layers(inputs_embeds=states).last_hidden_state
+    torch.testing.assert_close(changed, model.projection(states + added), atol=1e-4, rtol=1e-3)
+    assert (changed - plain).abs().max() > 0.01
+    added.sum().backward()
+    assert all(parameter.grad is not None for parameter in decoder_layers(model.thought_layers).parameters())
+
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(SemCoTForCausalLM.from_pretrained(tmp_path).think(**batch), changed)
+
+
+def test_thought_layers_refuse_what_they_cannot_be():
+    model, _ = tiny_semcot(thought_layers=1)
+    with pytest.raises(ValueError, match="has 1 thought layers already"):
+        model.add_thought_layers(2)
+    with pytest.raises(ValueError, match="at most the generator's 2"):
+        tiny_semcot(thought_layers=3)
 
 
 @pytest.mark.parametrize("passes", [1, 2])

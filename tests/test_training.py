@@ -244,6 +244,43 @@ def test_resumed_in_a_phase_of_several_epochs(options, tmp_path, lost):
     assert_same_weights(folder, uninterrupted)
 
 
+def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeats(options, finished, tmp_path):
+    options = replace(
+        options,
+        generator=str(finished[1]),
+        generator_layers=None,
+        thought_layers=1,
+        lens_steps=3,
+        alpha=0.0,
+        warmup_epochs=0.0,
+        lens_epochs=0.0,
+        epochs=0.0,
+        exchange_epochs=3.0,
+        exchange_batch_size=16,
+        max_steps=-1,
+        save_steps=5,
+        dataset=["synthetic_arithmetic"],
+        num_samples=[48],
+        lr_scheduler_type="constant",
+    )
+    train(options)
+    whole, folder = Path(options.output_dir), tmp_path / "cut-short"
+    before, after = load_file(finished[1] / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"thought_layers"}
+    assert after["thought_layers.norm.weight"].any(), "they started as nothing, and no longer are"
+    losses = [entry for entry in json.loads((whole / "phases/exchange/losses.json").read_text()) if "loss" in entry]
+    assert len(losses) == 8
+    assert AutoModelForCausalLM.from_pretrained(whole, trust_remote_code=True).config.thought_layers == 1
+
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "phases/exchange/finished")
+    shutil.rmtree(folder / "phases/exchange/checkpoint-8")
+    run(replace(options, output_dir=str(folder), resume_from_checkpoint=True))
+    again = load_file(folder / "model.safetensors")
+    assert all(torch.equal(again[name], after[name]) for name in after)
+
+
 @pytest.mark.slow
 def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
     options, uninterrupted = finished
@@ -385,6 +422,7 @@ def test_a_non_empty_folder(options, finished):
         ({"validation_fraction": 0.0}, "validation_fraction"),
         ({"validation_dataset": ["gsm8k"]}, "names \\['gsm8k'\\], which are not among"),
         ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
+        ({"exchange_epochs": 1.0}, "give lens_steps 2 or 3"),
         ({"warmup_epochs": 0, "lens_epochs": 0, "epochs": 0}, "nothing would be trained"),
         ({"encoder_dense_epochs": 0, "encoder_epochs": 0}, "encoder gets no epochs"),
     ],
@@ -445,6 +483,8 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
         build_model(replace(options, generator_layers=2, generator=None, thought_offset=-1, thought_passes=2))
     with pytest.raises(ValueError, match="has num_thoughts 5; give --num_thoughts 5"):
         build_model(replace(options, num_thoughts=4))
+    with pytest.raises(ValueError, match="give --thought_layers 3, say"):
+        build_model(replace(options, lens_steps=3, exchange_epochs=1.0))
 
 
 def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished, monkeypatch):

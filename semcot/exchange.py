@@ -1,0 +1,198 @@
+"""
+Problems whose earlier steps come from others, to teach `thought_layers` to go on from a result that they read.
+
+The generator works out all steps of a reasoning at once, so that nothing forces it to make the last one from what it
+spelt of those before. Here the states of the earlier steps are taken from other problems, and the last step is worked
+out anew from their results: "12 / 4 = 3, 3 * 12 = 36, 36 + 31 = 67" with a 3 * 6 = 18 in the second place asks for
+"18 + 31 = 49". Only reading the thoughts gets that right. Of last steps, sums and differences alone are exchanged: a
+product or a quotient of a result is what the generator gets right in one go. The states are computed once, and the
+layers that learn go over K of them a problem, so that this reads far more problems a second than training the generator
+does.
+"""
+
+import operator
+import os
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from modeling_semcot import SemCoTForCausalLM
+from semcot.distillation import IGNORED, DistillationCollator, lens_targets, step_places
+
+EXCHANGED = 0.8
+"""Share of a batch's rows that become problems with exchanged steps; the others stay as they are."""
+ATTEMPTS = 30
+_STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+_OPERATIONS = {"+": operator.add, "-": operator.sub}
+
+
+class LastStep(NamedTuple):
+    """The last step of a reasoning over the results of the earlier ones."""
+
+    results: tuple[int, ...]
+    left: int
+    operation: str
+    right: int
+    uses: tuple[int | None, int | None]
+    """Which earlier step's result the left and the right operand are; `None` for a number of the question."""
+
+    def redone(self, results: tuple[int, ...]) -> str | None:
+        """The step with other results before it, "18 + 31 = 49"; `None` where it gives none above 0."""
+        left, right = (
+            value if step is None else results[step]
+            for value, step in zip((self.left, self.right), self.uses, strict=True)
+        )
+        result = _OPERATIONS[self.operation](left, right)
+        return f"{left} {self.operation} {right} = {result}" if result > 0 else None
+
+
+def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
+    """
+    How the last step, a sum or a difference, goes on from those before it that the thoughts spell. `None` where it is
+    the only one or another operation, where it does not go on, or where one of its numbers might be either of two.
+    """
+    steps = [_STEP.fullmatch(step) for step in re.split(r"[,;]\s+", condensed_reasoning)]
+    if len(steps) < 2 or len(steps) > lens_steps or not all(steps):
+        return None
+    *earlier, last = steps
+    results = tuple(int(step[4]) for step in earlier)
+    left, right = int(last[1]), int(last[3])
+    found = [[i for i, result in enumerate(results) if result == value] for value in (left, right)]
+    if last[2] not in _OPERATIONS or max(map(len, found)) > 1 or not any(found) or left == right:
+        return None
+    uses = tuple(steps[0] if steps else None for steps in found)
+    return LastStep(results, left, last[2], right, uses)
+
+
+@dataclass
+class ExchangeCollator(DistillationCollator):
+    """
+    Turns most rows of a batch into problems, drawn at random, whose earlier steps are those of others. What is drawn
+    depends on the seed, the row's `index` and the pass over the problems alone, so that a resumed run repeats.
+
+    Args:
+        states: the generator's states, (problems, K, width), from [`states_of`], in the order of the problems' `index`.
+        problems: the first of them, with `condensed_reasoning` and `lens_ids`; those that come after them, for
+            validation, stay as they are.
+        spelt: which of these problems' places are spelt right as they are, (problems, K).
+        epoch: tells which pass over the problems it is.
+    """
+
+    states: np.ndarray
+    problems: Dataset
+    spelt: np.ndarray
+    tokenizer: PreTrainedTokenizerBase
+    lens_steps: int
+    seed: int
+    epoch: Callable[[], int]
+
+    def __post_init__(self) -> None:
+        texts = self.problems["condensed_reasoning"]
+        self._lens_ids = list(self.problems["lens_ids"])
+        self._last_steps = [last_step(text, self.lens_steps) for text in texts]
+        self._num_thoughts = self.states.shape[1]
+        # Of problems with so many steps, for each earlier one, those whose thoughts there spell the whole result.
+        self._donors: dict[int, list[list[int]]] = {}
+        for number in range(2, self.lens_steps + 1):
+            places = step_places(number, self._num_thoughts)
+            self._donors[number] = [
+                [
+                    i
+                    for i, step in enumerate(self._last_steps)
+                    if step and len(step.results) == number - 1
+                    if self.spelt[i, where].all() and len(str(step.results[j])) <= where.stop - where.start
+                ]
+                for j, where in enumerate(places[:-1])
+            ]
+        self._exchangeable = [
+            i for i, step in enumerate(self._last_steps) if step and all(self._donors[len(step.results) + 1])
+        ]
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
+        return super().__call__([{**row, **self._draw(row["index"])} for row in rows])
+
+    def _draw(self, index: int) -> dict[str, np.ndarray | list[int]]:
+        """What the problem's row is to hold."""
+        rng = random.Random(f"{self.seed} {self.epoch()} {index}")
+        if index < len(self._lens_ids) and self._exchangeable and rng.random() < EXCHANGED:
+            for _ in range(ATTEMPTS):
+                if exchanged := self._exchange(rng.choice(self._exchangeable), rng):
+                    return exchanged
+        return {"generator_states": np.array(self.states[index])}
+
+    def _exchange(self, index: int, rng: random.Random) -> dict[str, np.ndarray | list[int]] | None:
+        """A problem with other earlier steps; `None` where the last one cannot go on from those that were drawn."""
+        step = self._last_steps[index]
+        others = [rng.choice(donors) for donors in self._donors[len(step.results) + 1]]
+        redone = step.redone(tuple(self._last_steps[i].results[j] for j, i in enumerate(others)))
+        if redone is None:
+            return None
+        *places, last = step_places(len(others) + 1, self._num_thoughts)
+        filler = ", ".join(["0"] * len(others))
+        new = lens_targets(f"{filler}, {redone}", self.tokenizer, self._num_thoughts, self.lens_steps)
+        states, lens_ids = np.array(self.states[index]), [*self._lens_ids[index][: last.start], *new[last]]
+        for other, where in zip(others, places, strict=True):
+            states[where] = self.states[other, where]
+            lens_ids[where] = self._lens_ids[other][where]
+        return {"generator_states": states, "lens_ids": lens_ids}
+
+
+def with_index(problems: Dataset, start: int = 0) -> Dataset:
+    """The problems, numbered from `start` in a column `index`."""
+    return problems.add_column("index", list(range(start, start + len(problems))))
+
+
+@torch.no_grad()
+def states_of(
+    model: SemCoTForCausalLM, problems: Dataset, pad_token_id: int, file: Path, batch_size: int = 32
+) -> np.ndarray:
+    """
+    The generator's states at the placeholders of each problem, (problems, K, width) in half precision: computed once,
+    each process its share, kept in `file` and mapped from there.
+    """
+    state = PartialState()
+    if not file.exists():
+        order = np.argsort(problems["length"], kind="stable").tolist()
+        found: dict[int, np.ndarray] = {}
+        with state.split_between_processes(order) as share:
+            for start in range(0, len(share), batch_size):
+                batch = share[start : start + batch_size]
+                rows = [torch.tensor(ids).flip(0) for ids in problems.select(batch)["prompt_ids"]]
+                mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).flip(1)
+                ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id).flip(1)
+                states = model.generator_states(ids.to(model.device), mask.to(model.device))
+                found |= zip(batch, states.half().cpu().numpy(), strict=True)
+        shares = gather_object([found])
+        if state.is_main_process:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            found = {index: rows for part in shares for index, rows in part.items()}
+            with open(file.with_suffix(".tmp"), "wb") as unfinished:
+                np.save(unfinished, np.stack([found[index] for index in range(len(problems))]))
+            os.replace(file.with_suffix(".tmp"), file)
+        state.wait_for_everyone()
+    return np.load(file, mmap_mode="r")
+
+
+@torch.no_grad()
+def spelt_right(
+    model: SemCoTForCausalLM, states: np.ndarray, lens_ids: list[list[int]], lens_tokens: torch.LongTensor
+) -> np.ndarray:
+    """Which places of each problem (problems, K) the thoughts spell right, or need not spell."""
+    table = model.get_input_embeddings().weight[lens_tokens.to(model.device)]
+    right = []
+    for start in range(0, len(states), 1024):
+        thoughts = model.project(torch.tensor(states[start : start + 1024]).to(model.projection.weight))
+        wanted = torch.tensor(lens_ids[start : start + 1024])
+        read = lens_tokens[(thoughts @ table.T.to(thoughts)).argmax(-1).cpu()]
+        right.append((read == wanted) | (wanted == IGNORED))
+    return torch.cat(right).numpy()

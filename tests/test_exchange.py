@@ -1,0 +1,130 @@
+"""Steps exchanged between problems, and the layers that learn from them to read the thoughts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_base_tokenizer, tiny_semcot
+
+from semcot.data import load_problems
+from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
+from semcot.exchange import EXCHANGED, ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
+
+K = 8
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12 / 4 = 3, 3 * 12 = 36, 36 + 31 = 67", LastStep((3, 36), 36, "+", 31, (1, None))),
+        ("7 * 2 = 14, 13 * 5 = 65, 14 + 65 = 79", LastStep((14, 65), 14, "+", 65, (0, 1))),
+        ("8 + 2 = 10, 50 - 10 = 40", LastStep((10,), 50, "-", 10, (None, 0))),
+        ("8 + 2 = 10, 50 / 10 = 5", None),
+        ("8 + 2 = 10", None),
+        ("8 + 2 = 10, 5 * 2 = 10, 10 + 3 = 13", None),  # which ten?
+        ("8 + 2 = 10, 10 + 10 = 20", None),
+        ("8 + 2 = 10, 4 + 3 = 7", None),
+        ("1 + 1 = 2, 2 + 1 = 3, 3 + 1 = 4, 4 + 1 = 5", None),
+        ("rushawn flips, heads", None),
+        ("", None),
+    ],
+)
+def test_how_the_last_step_goes_on(text, expected):
+    assert last_step(text, lens_steps=3) == expected
+
+
+def test_a_last_step_is_redone_with_other_results():
+    plus, minus = (last_step(f"3 * 4 = 12, {step}", 3) for step in ("12 + 31 = 43", "20 - 12 = 8"))
+    assert plus.redone((18,)) == "18 + 31 = 49"
+    assert minus.redone((18,)) == "20 - 18 = 2" and minus.redone((20,)) is None
+
+
+def test_places_are_those_of_the_lens_targets():
+    tokenizer = tiny_base_tokenizer()
+    steps = ["11 + 22 = 33", "44 + 55 = 99", "66 + 11 = 77"]
+    for thoughts in (5, 8):
+        for number in (2, 3):
+            if number - 1 > thoughts // 2:
+                continue
+            *before, last = step_places(number, thoughts)
+            whole = lens_targets(", ".join(steps[:number]), tokenizer, thoughts, 3)
+            for j, where in enumerate(before):
+                other = lens_targets(", ".join([*steps[:j], "0", *steps[j + 1 : number]]), tokenizer, thoughts, 3)
+                changed = [i for i in range(thoughts) if whole[i] != other[i]]
+                assert changed and set(changed) <= set(range(thoughts)[where])
+            assert last.stop == thoughts and last.start == thoughts // 2
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A tiny model, forty stories of one to three steps, and their states."""
+    model, tokenizer = tiny_semcot(num_thoughts=K, thought_layers=1)
+    problems = tokenize_problems(
+        load_problems("synthetic_arithmetic", num_samples=40, seed=3), tokenizer, K, lens_steps=3
+    )
+    states = states_of(model, problems, tokenizer.pad_token_id, tmp_path / "states.npy", batch_size=7)
+    return model, tokenizer, problems, states
+
+
+def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
+    model, _, problems, states = prepared
+    for i in range(0, 40, 9):
+        alone = model.generator_states(torch.tensor([problems[i]["prompt_ids"]]))
+        torch.testing.assert_close(torch.tensor(states[i]).float(), alone[0], atol=5e-3, rtol=5e-3)
+        given = model(torch.tensor([problems[i]["prompt_ids"]]), generator_states=alone, thoughts_only=True)
+        torch.testing.assert_close(given.thoughts, model.think(torch.tensor([problems[i]["prompt_ids"]])))
+    assert not (tmp_path / "states.tmp").exists()
+    changed = tmp_path.stat().st_mtime_ns
+    states_of(model, problems, 0, tmp_path / "states.npy")
+    assert tmp_path.stat().st_mtime_ns == changed, "a file that is there is used as it is"
+
+
+def test_right_places_are_found(prepared):
+    model, _, problems, states = prepared
+    tokens = torch.tensor(sorted({token for ids in problems["lens_ids"] for token in ids} - {IGNORED}))
+    right = spelt_right(model, states, list(problems["lens_ids"]), tokens)
+    thoughts = model.project(torch.tensor(states).float())
+    scores = thoughts @ model.get_input_embeddings().weight[tokens].T
+    for i, wanted in enumerate(problems["lens_ids"]):
+        for place, token in enumerate(wanted):
+            expected = token == IGNORED or tokens[scores[i, place].argmax()] == token
+            assert right[i, place] == expected
+
+
+def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(prepared):
+    _, tokenizer, problems, states = prepared
+    epoch = 0
+    collator = ExchangeCollator(
+        tokenizer.pad_token_id, 3, states, problems, np.ones((40, K), dtype=bool), tokenizer, 3, 5, lambda: epoch
+    )
+    rows = list(with_index(problems))
+    texts, lens_ids = problems["condensed_reasoning"], list(problems["lens_ids"])
+    first = collator(rows)
+    same = collator(rows)
+    assert torch.equal(first["generator_states"], same["generator_states"]), "the same pass draws the same"
+    exchanged = 0
+    for i, (new, target) in enumerate(zip(first["generator_states"], first["lens_labels"].tolist(), strict=True)):
+        if torch.equal(new, torch.tensor(states[i]).float()):
+            assert target == lens_ids[i]
+            continue
+        exchanged += 1
+        # Each place of the states says which problem it is from.
+        origins = [[d for d in range(40) if torch.equal(new[p], torch.tensor(states[d, p]).float())] for p in range(K)]
+        (own,) = origins[-1]
+        step = last_step(texts[own], 3)
+        *earlier, last = step_places(len(step.results) + 1, K)
+        assert all(origins[place] == [own] for place in range(K)[last]), "the last step's states are its own"
+        results = []
+        for j, where in enumerate(earlier):
+            (other,) = origins[where.start]
+            assert all(origins[place] == [other] for place in range(K)[where])
+            assert target[where] == lens_ids[other][where]
+            results.append(last_step(texts[other], 3).results[j])
+        redone = step.redone(tuple(results))
+        assert target[last] == lens_targets(f"{'0, ' * len(earlier)}{redone}", tokenizer, K, 3)[last]
+    assert 0.5 * EXCHANGED < exchanged / 40 < 1
+    epoch = 1
+    assert not torch.equal(first["generator_states"], collator(rows)["generator_states"]), "the next pass draws anew"
+    collator = replace(collator, problems=problems.select(range(30)))
+    assert torch.equal(collator(rows)["generator_states"][30:], torch.tensor(states[30:]).float()), "for validation"
