@@ -99,6 +99,7 @@ class ExchangeCollator(DistillationCollator):
     def __post_init__(self) -> None:
         texts = self.problems["condensed_reasoning"]
         self._lens_ids = list(self.problems["lens_ids"])
+        self._tokens = {IGNORED, *(token for ids in self._lens_ids for token in ids)}  # that the lens tells apart
         self._last_steps = [last_step(text, self.lens_steps) for text in texts]
         self._num_thoughts = self.states.shape[1]
         # Of problems with so many steps, for each earlier one, those whose thoughts there spell the whole result.
@@ -131,7 +132,7 @@ class ExchangeCollator(DistillationCollator):
         return {"generator_states": np.array(self.states[index])}
 
     def _exchange(self, index: int, rng: random.Random) -> dict[str, np.ndarray | list[int]] | None:
-        """A problem with other earlier steps; `None` where the last one cannot go on from those that were drawn."""
+        """A problem with other earlier steps; `None` where the last one cannot be made from those that were drawn."""
         step = self._last_steps[index]
         others = [rng.choice(donors) for donors in self._donors[len(step.results) + 1]]
         redone = step.redone(tuple(self._last_steps[i].results[j] for j, i in enumerate(others)))
@@ -140,6 +141,8 @@ class ExchangeCollator(DistillationCollator):
         *places, last = step_places(len(others) + 1, self._num_thoughts)
         filler = ", ".join(["0"] * len(others))
         new = lens_targets(f"{filler}, {redone}", self.tokenizer, self._num_thoughts, self.lens_steps)
+        if not self._tokens.issuperset(new[last]):
+            return None
         states, lens_ids = np.array(self.states[index]), [*self._lens_ids[index][: last.start], *new[last]]
         for other, where in zip(others, places, strict=True):
             states[where] = self.states[other, where]
@@ -161,6 +164,7 @@ def states_of(
     each process its share, kept in `file` and mapped from there.
     """
     state = PartialState()
+    model.eval()
     if not file.exists():
         order = np.argsort(problems["length"], kind="stable").tolist()
         found: dict[int, np.ndarray] = {}

@@ -124,6 +124,9 @@ def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(pr
         redone = step.redone(tuple(results))
         assert target[last] == lens_targets(f"{'0, ' * len(earlier)}{redone}", tokenizer, K, 3)[last]
     assert 0.5 * EXCHANGED < exchanged / 40 < 1
+    unknown = replace(collator)
+    unknown._tokens = {IGNORED}
+    assert torch.equal(unknown(rows)["generator_states"], torch.tensor(states).float()), "no label outside the lens"
     epoch = 1
     assert not torch.equal(first["generator_states"], collator(rows)["generator_states"]), "the next pass draws anew"
     collator = replace(collator, problems=problems.select(range(30)))
