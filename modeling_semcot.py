@@ -191,9 +191,9 @@ class SemCoTForCausalLM(
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
-                if generator_states is not None:
-                    thoughts, earlier_thoughts = self.project(generator_states), ()
-                if thoughts is None:
+                if thoughts is None and generator_states is not None:
+                    earlier_thoughts, thoughts = (), self.project(generator_states)
+                elif thoughts is None:
                     *earlier_thoughts, thoughts = self.think_in_passes(input_ids, attention_mask)
                     earlier_thoughts = tuple(earlier_thoughts)
                 if thoughts_only:

@@ -79,7 +79,7 @@ def lens_targets(
     "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
     `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
     """
-    steps = re.split(r"[,;]\s+", condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
+    steps = split_steps(condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
     *earlier, last = steps
     half = num_thoughts // 2
 
@@ -91,6 +91,11 @@ def lens_targets(
     targets = [token for step in earlier for token in end(step, half // len(earlier))]
     targets += end(last, num_thoughts if lens_steps == 1 else num_thoughts - half)
     return [IGNORED] * (num_thoughts - len(targets)) + targets
+
+
+def split_steps(condensed_reasoning: str) -> list[str]:
+    """The steps of "3 + 8 = 11, 11 - 9 = 2"."""
+    return re.split(r"[,;]\s+", condensed_reasoning)
 
 
 def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
@@ -243,10 +248,12 @@ class DistillationTrainer(Trainer):
         # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
         rows = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        # The state's epoch is a whole number where an epoch begins, and a resumed run's stands within its epoch.
-        return _EpochSampler(
-            per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: int(self.state.epoch or 0)
-        )
+        return _EpochSampler(per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: self.epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The pass over the problems that the run is in, from 0; when resumed, the one that it was cut short in."""
+        return int(self.state.epoch or 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for prefix, record in self._terms.items():

@@ -27,7 +27,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.distillation import IGNORED, DistillationCollator, lens_targets, step_places
+from semcot.distillation import IGNORED, DistillationCollator, lens_targets, split_steps, step_places
 
 EXCHANGED = 0.8
 """Share of a batch's rows that become problems with exchanged steps; the others stay as they are."""
@@ -61,7 +61,7 @@ def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
     How the last step, a sum or a difference, goes on from those before it that the thoughts spell. `None` where it is
     the only one or another operation, where it does not go on, or where one of its numbers might be either of two.
     """
-    steps = [_STEP.fullmatch(step) for step in re.split(r"[,;]\s+", condensed_reasoning)]
+    steps = [_STEP.fullmatch(step) for step in split_steps(condensed_reasoning)]
     if len(steps) < 2 or len(steps) > lens_steps or not all(steps):
         return None
     *earlier, last = steps
@@ -70,8 +70,8 @@ def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
     found = [[i for i, result in enumerate(results) if result == value] for value in (left, right)]
     if last[2] not in _OPERATIONS or max(map(len, found)) > 1 or not any(found) or left == right:
         return None
-    uses = tuple(steps[0] if steps else None for steps in found)
-    return LastStep(results, left, last[2], right, uses)
+    used_left, used_right = (next(iter(earlier_steps), None) for earlier_steps in found)
+    return LastStep(results, left, last[2], right, (used_left, used_right))
 
 
 @dataclass
@@ -157,7 +157,11 @@ def with_index(problems: Dataset, start: int = 0) -> Dataset:
 
 @torch.no_grad()
 def states_of(
-    model: SemCoTForCausalLM, problems: Dataset, pad_token_id: int, file: Path, batch_size: int = 32
+    model: SemCoTForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Dataset,
+    file: Path,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """
     The generator's states at the placeholders of each problem, (problems, K, width) in half precision: computed once,
@@ -171,10 +175,9 @@ def states_of(
         with state.split_between_processes(order) as share:
             for start in range(0, len(share), batch_size):
                 batch = share[start : start + batch_size]
-                rows = [torch.tensor(ids).flip(0) for ids in problems.select(batch)["prompt_ids"]]
-                mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).flip(1)
-                ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id).flip(1)
-                states = model.generator_states(ids.to(model.device), mask.to(model.device))
+                prompts = {"input_ids": list(problems.select(batch)["prompt_ids"])}
+                inputs = tokenizer.pad(prompts, padding_side="left", return_tensors="pt").to(model.device)
+                states = model.generator_states(inputs.input_ids, inputs.attention_mask)
                 found |= zip(batch, states.half().cpu().numpy(), strict=True)
         shares = gather_object([found])
         if state.is_main_process:

@@ -415,8 +415,8 @@ def train_phase(
 ) -> dict[str, float]:
     """
     One phase of stage 2: `warmup` trains the projection and the thought embedding, `exchange` the thought layers, the
-    others all of these and the generator.
-    A phase that was finished before is loaded; one that was killed goes on from its last whole checkpoint.
+    others all of these and the generator. A phase that was finished before is loaded; one that was killed goes on from
+    its last whole checkpoint.
     """
     folder = Path(options.output_dir) / "phases" / phase
     finished = folder / "finished"
@@ -466,10 +466,10 @@ def train_phase(
     if phase == "exchange":
         train_set, validation_set = with_index(train_set), with_index(validation_set, start=len(train_set))
         problems = concatenate_datasets([train_set, validation_set])
-        states = states_of(model, problems, tokenizer.pad_token_id, folder / "states.npy")
+        states = states_of(model, tokenizer, problems, folder / "states.npy")
         spelt = spelt_right(model, states[: len(train_set)], train_set["lens_ids"], lens_tokens)
         collator = ExchangeCollator(
-            *collation, states, train_set, spelt, tokenizer, options.lens_steps, options.seed, lambda: _epoch(trainer)
+            *collation, states, train_set, spelt, tokenizer, options.lens_steps, options.seed, lambda: trainer.epoch
         )
     else:
         collator = DistillationCollator(*collation)
@@ -499,11 +499,6 @@ def train_phase(
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()
     return figures
-
-
-def _epoch(trainer: DistillationTrainer) -> int:
-    # A whole number where an epoch begins, and a resumed run's stands within its epoch.
-    return int(trainer.state.epoch or 0)
 
 
 def batch_size(options: TrainOptions, phase: str) -> int:

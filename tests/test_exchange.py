@@ -63,12 +63,12 @@ def prepared(tmp_path):
     problems = tokenize_problems(
         load_problems("synthetic_arithmetic", num_samples=40, seed=3), tokenizer, K, lens_steps=3
     )
-    states = states_of(model, problems, tokenizer.pad_token_id, tmp_path / "states.npy", batch_size=7)
+    states = states_of(model, tokenizer, problems, tmp_path / "states.npy", batch_size=7)
     return model, tokenizer, problems, states
 
 
 def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
-    model, _, problems, states = prepared
+    model, tokenizer, problems, states = prepared
     for i in range(0, 40, 9):
         alone = model.generator_states(torch.tensor([problems[i]["prompt_ids"]]))
         torch.testing.assert_close(torch.tensor(states[i]).float(), alone[0], atol=5e-3, rtol=5e-3)
@@ -76,7 +76,7 @@ def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
         torch.testing.assert_close(given.thoughts, model.think(torch.tensor([problems[i]["prompt_ids"]])))
     assert not (tmp_path / "states.tmp").exists()
     changed = tmp_path.stat().st_mtime_ns
-    states_of(model, problems, 0, tmp_path / "states.npy")
+    states_of(model, tokenizer, problems, tmp_path / "states.npy")
     assert tmp_path.stat().st_mtime_ns == changed, "a file that is there is used as it is"
 
 
