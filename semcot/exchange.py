@@ -161,11 +161,12 @@ def states_of(
     tokenizer: PreTrainedTokenizerBase,
     problems: Dataset,
     file: Path,
+    bf16: bool = False,
     batch_size: int = 32,
 ) -> np.ndarray:
     """
     The generator's states at the placeholders of each problem, (problems, K, width) in half precision: computed once,
-    each process its share, kept in `file` and mapped from there.
+    under bfloat16 autocast if `bf16`, each process its share, kept in `file` and mapped from there.
     """
     state = PartialState()
     model.eval()
@@ -177,7 +178,8 @@ def states_of(
                 batch = share[start : start + batch_size]
                 prompts = {"input_ids": list(problems.select(batch)["prompt_ids"])}
                 inputs = tokenizer.pad(prompts, padding_side="left", return_tensors="pt").to(model.device)
-                states = model.generator_states(inputs.input_ids, inputs.attention_mask)
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+                    states = model.generator_states(inputs.input_ids, inputs.attention_mask)
                 found |= zip(batch, states.half().cpu().numpy(), strict=True)
         shares = gather_object([found])
         if state.is_main_process:

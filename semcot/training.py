@@ -466,7 +466,7 @@ def train_phase(
     if phase == "exchange":
         train_set, validation_set = with_index(train_set), with_index(validation_set, start=len(train_set))
         problems = concatenate_datasets([train_set, validation_set])
-        states = states_of(model, tokenizer, problems, folder / "states.npy")
+        states = states_of(model, tokenizer, problems, folder / "states.npy", options.autocast)
         spelt = spelt_right(model, states[: len(train_set)], train_set["lens_ids"], lens_tokens)
         collator = ExchangeCollator(
             *collation, states, train_set, spelt, tokenizer, options.lens_steps, options.seed, lambda: trainer.epoch
