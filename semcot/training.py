@@ -283,7 +283,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
         )
     depth = model.config.generator_config.num_hidden_layers
-    if options.frozen_layers >= depth:
+    if options.frozen_layers > depth:
         raise ValueError(f"frozen_layers is {options.frozen_layers}, but the generator has {depth} layers in all.")
     if options.exchange_epochs > 0 and (not model.config.thought_layers or model.config.thought_passes > 1):
         raise ValueError("exchange_epochs trains thought_layers behind one pass: give --thought_layers 3, say.")

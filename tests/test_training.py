@@ -133,8 +133,8 @@ def test_frozen_layers_stay_as_they_are(options):
     after = load_file(Path(options.output_dir) / "model.safetensors")
     kept = {name for name in after if torch.equal(after[name], before[name])}
     assert kept == {"thought_embedding"} | {name for name in after if name.startswith("generator.layers.0.")}
-    with pytest.raises(ValueError, match="frozen_layers is 2, but the generator has 2 layers in all"):
-        build_model(replace(options, frozen_layers=2))
+    with pytest.raises(ValueError, match="frozen_layers is 3, but the generator has 2 layers in all"):
+        build_model(replace(options, frozen_layers=3))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
