@@ -1,13 +1,14 @@
 """
 Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir .`
 
-The weights are stored in bfloat16 (or another dtype) and still load in the one that config.json names, float32. The
-base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of which was trained
-on from the one before, the mean of the weights is taken, which can be better than any of them. The clone's own
-checkpoint is made this way.
+The weights are stored in bfloat16 (or another dtype, some in float8) and still load in the one that config.json names,
+float32. The base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of
+which was trained on from the one before, the mean of the weights is taken, which can be better than any of them. The
+clone's own checkpoint is made this way.
 """
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class PublishOptions:
         default=None, metadata={"help": "Passes that the copy thinks in; by default those it was trained with."}
     )
     weights_dtype: str = field(default="bfloat16", metadata={"help": "Dtype in which the weights are stored."})
+    float8: str | None = field(
+        default=None,
+        metadata={"help": "Weights whose names this pattern finds are stored in float8 (e4m3), one byte each."},
+    )
 
 
 def publish(options: PublishOptions) -> None:
@@ -43,7 +48,11 @@ def publish(options: PublishOptions) -> None:
         )
     weights = [other.state_dict() for other in models]
     dtype = getattr(torch, options.weights_dtype)
-    mean = {name: (sum(w[name] for w in weights) / len(weights)).to(dtype) for name in weights[0]}
+    small = re.compile(options.float8 or "$^")
+    mean = {
+        name: (sum(w[name] for w in weights) / len(weights)).to(torch.float8_e4m3fn if small.search(name) else dtype)
+        for name in weights[0]
+    }
     if options.thought_passes is not None:
         model.config.thought_passes = options.thought_passes
         model.config.check_passes()
