@@ -48,11 +48,10 @@ def publish(options: PublishOptions) -> None:
         )
     weights = [other.state_dict() for other in models]
     dtype = getattr(torch, options.weights_dtype)
-    small = re.compile(options.float8 or "$^")
-    mean = {
-        name: (sum(w[name] for w in weights) / len(weights)).to(torch.float8_e4m3fn if small.search(name) else dtype)
-        for name in weights[0]
-    }
+    mean = {}
+    for name in weights[0]:
+        in_float8 = options.float8 and re.search(options.float8, name)
+        mean[name] = (sum(w[name] for w in weights) / len(weights)).to(torch.float8_e4m3fn if in_float8 else dtype)
     if options.thought_passes is not None:
         model.config.thought_passes = options.thought_passes
         model.config.check_passes()

@@ -126,13 +126,15 @@ def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
     assert load_file(folder / "model.safetensors").keys() == done.keys()
 
 
-def test_frozen_layers_stay_as_they_are(options):
-    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=2, frozen_layers=1)
+@pytest.mark.parametrize("count", [1, 2])
+def test_frozen_layers_stay_as_they_are(options, count):
+    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=2, frozen_layers=count)
     before = build_model(options)[0].state_dict()
     train(options)
     after = load_file(Path(options.output_dir) / "model.safetensors")
     kept = {name for name in after if torch.equal(after[name], before[name])}
-    assert kept == {"thought_embedding"} | {name for name in after if name.startswith("generator.layers.0.")}
+    frozen = tuple(f"generator.layers.{i}." for i in range(count))
+    assert kept == {"thought_embedding"} | {name for name in after if name.startswith(frozen)}
     with pytest.raises(ValueError, match="frozen_layers is 3, but the generator has 2 layers in all"):
         build_model(replace(options, frozen_layers=3))
 
