@@ -29,8 +29,6 @@ from transformers import PreTrainedTokenizerBase
 from modeling_semcot import SemCoTForCausalLM
 from semcot.distillation import IGNORED, DistillationCollator, lens_targets, split_steps, step_places
 
-EXCHANGED = 0.8
-"""Share of a batch's rows that become problems with exchanged steps; the others stay as they are."""
 ATTEMPTS = 30
 _STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 _OPERATIONS = {"+": operator.add, "-": operator.sub}
@@ -85,6 +83,7 @@ class ExchangeCollator(DistillationCollator):
         problems: the first of them, with `condensed_reasoning` and `lens_ids`; those that come after them, for
             validation, stay as they are.
         spelt: which of these problems' places are spelt right as they are, (problems, K).
+        share: of the rows, those that become problems with exchanged steps; the others stay as they are.
         epoch: tells which pass over the problems it is.
     """
 
@@ -93,6 +92,7 @@ class ExchangeCollator(DistillationCollator):
     spelt: np.ndarray
     tokenizer: PreTrainedTokenizerBase
     lens_steps: int
+    share: float
     seed: int
     epoch: Callable[[], int]
 
@@ -125,7 +125,7 @@ class ExchangeCollator(DistillationCollator):
     def _draw(self, index: int) -> dict[str, np.ndarray | list[int]]:
         """What the problem's row is to hold."""
         rng = random.Random(f"{self.seed} {self.epoch()} {index}")
-        if index < len(self._lens_ids) and self._exchangeable and rng.random() < EXCHANGED:
+        if index < len(self._lens_ids) and self._exchangeable and rng.random() < self.share:
             for _ in range(ATTEMPTS):
                 if exchanged := self._exchange(rng.choice(self._exchangeable), rng):
                     return exchanged

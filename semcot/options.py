@@ -128,6 +128,9 @@ class TrainOptions:
     exchange_batch_size: int = field(
         default=256, metadata={"help": "Extra phase of the thought layers: problems in a batch, per device."}
     )
+    exchange_share: float = field(
+        default=0.8, metadata={"help": "Extra phase of the thought layers: share of problems with exchanged steps."}
+    )
     warmup_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: projection, thought embedding."})
     warmup_epochs: float = field(default=0.1, metadata={"help": "First phase: passes over the train split."})
     learning_rate: float = field(default=3e-4, metadata={"help": "Last phase: the whole generator."})
@@ -187,6 +190,8 @@ class TrainOptions:
             raise ValueError(f"lens_steps must lie between 1 and {limit} for this num_thoughts, got {self.lens_steps}.")
         if self.exchange_epochs > 0 and self.lens_steps < 2:
             raise ValueError("exchange_epochs needs thoughts that spell several steps: give lens_steps 2 or 3.")
+        if not 0 <= self.exchange_share <= 1:
+            raise ValueError(f"exchange_share must lie between 0 and 1, got {self.exchange_share}.")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
         sources = self.train_file or self.dataset

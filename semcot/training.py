@@ -468,9 +468,8 @@ def train_phase(
         problems = concatenate_datasets([train_set, validation_set])
         states = states_of(model, tokenizer, problems, folder / "states.npy", options.autocast)
         spelt = spelt_right(model, states[: len(train_set)], train_set["lens_ids"], lens_tokens)
-        collator = ExchangeCollator(
-            *collation, states, train_set, spelt, tokenizer, options.lens_steps, options.seed, lambda: trainer.epoch
-        )
+        drawing = options.lens_steps, options.exchange_share, options.seed, lambda: trainer.epoch
+        collator = ExchangeCollator(*collation, states, train_set, spelt, tokenizer, *drawing)
     else:
         collator = DistillationCollator(*collation)
     trainer = DistillationTrainer(

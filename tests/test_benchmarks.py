@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 
+from benchmarks.mistakes import read_thoughts
 from benchmarks.spelling_by_pass import spelling_by_pass
 from semcot.data import load_problems
 from semcot.distillation import lens_targets
@@ -151,3 +152,25 @@ def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_
     assert all(found[f"{n} steps"][1:] == ["of", str(lengths.count(n))] for n in (1, 2, 3))
     operations = [" then ".join(step.split()[1] for step in p["condensed_reasoning"].split(", ")) for p in problems]
     assert all(found[name][-1] == str(operations.count(name)) for name in set(operations))
+
+
+def test_mistakes_tells_spelling_from_answering(tmp_path):
+    model, tokenizer = tiny_semcot(num_thoughts=4)
+    model.save_pretrained(tmp_path / "model", checkpoint_kind="full")
+    tokenizer.save_pretrained(tmp_path / "model")
+    file, output = tmp_path / "problems.jsonl", tmp_path / "mistakes.txt"
+    load_problems("synthetic_arithmetic", num_samples=5, seed=1).to_json(file)
+    run("mistakes.py", tmp_path / "model", file, "--output", output)
+    first, *counts = output.read_text().split("\n\n")[0].splitlines()
+    assert first == "n = 5, float32, greedy" and sum(int(line.split()[0]) for line in counts) == 5
+
+    table = model.get_input_embeddings().weight.detach()
+    problem = {"question": "How many?", "condensed_reasoning": "1 + 1 = 2, 2 + 1 = 3"}
+    wanted = table[lens_targets(problem["condensed_reasoning"], tokenizer, 4, 3)]
+    for wrong, before, last in ((None, True, True), (1, False, True), (3, True, False)):
+        thoughts = wanted.clone()
+        if wrong is not None:
+            thoughts[wrong] = wanted[wrong - 1]  # the sign before it
+        model.think = lambda *ids, thoughts=thoughts, **batch: thoughts.unsqueeze(0)
+        (found,) = read_thoughts(model, tokenizer, [problem])
+        assert (found["before"], found["last"]) == (before, last)

@@ -9,7 +9,7 @@ from conftest import tiny_base_tokenizer, tiny_semcot
 
 from semcot.data import load_problems
 from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
-from semcot.exchange import EXCHANGED, ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
+from semcot.exchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
 
 K = 8
 
@@ -95,8 +95,9 @@ def test_right_places_are_found(prepared):
 def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(prepared):
     _, tokenizer, problems, states = prepared
     epoch = 0
+    share = 0.8
     collator = ExchangeCollator(
-        tokenizer.pad_token_id, 3, states, problems, np.ones((40, K), dtype=bool), tokenizer, 3, 5, lambda: epoch
+        tokenizer.pad_token_id, 3, states, problems, np.ones((40, K), dtype=bool), tokenizer, 3, share, 5, lambda: epoch
     )
     rows = list(with_index(problems))
     texts, lens_ids = problems["condensed_reasoning"], list(problems["lens_ids"])
@@ -123,7 +124,8 @@ def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(pr
             results.append(last_step(texts[other], 3).results[j])
         redone = step.redone(tuple(results))
         assert target[last] == lens_targets(f"{'0, ' * len(earlier)}{redone}", tokenizer, K, 3)[last]
-    assert 0.5 * EXCHANGED < exchanged / 40 < 1
+    assert 0.5 * share < exchanged / 40 < 1
+    assert torch.equal(replace(collator, share=0.0)(rows)["generator_states"], torch.tensor(states).float())
     unknown = replace(collator)
     unknown._tokens = {IGNORED}
     assert torch.equal(unknown(rows)["generator_states"], torch.tensor(states).float()), "no label outside the lens"

@@ -422,6 +422,7 @@ def test_a_non_empty_folder(options, finished):
         ({"alpha": 1.5}, "alpha must lie between 0 and 1"),
         ({"num_samples": [1]}, "1 numbers for 2 data sets"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
+        ({"exchange_share": 1.1}, "exchange_share"),
         ({"validation_dataset": ["gsm8k"]}, "names \\['gsm8k'\\], which are not among"),
         ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
         ({"exchange_epochs": 1.0}, "give lens_steps 2 or 3"),
