@@ -174,3 +174,16 @@ def test_mistakes_tells_spelling_from_answering(tmp_path):
         model.think = lambda *ids, thoughts=thoughts, **batch: thoughts.unsqueeze(0)
         (found,) = read_thoughts(model, tokenizer, [problem])
         assert (found["before"], found["last"]) == (before, last)
+
+
+def test_meaning_of_thoughts_fits_them_to_the_reasonings(recipe, tmp_path):
+    options = ["--output_dir", tmp_path / "run", "--max_steps", 2, "--num_thoughts", 4]
+    subprocess.run([sys.executable, "train_semcot.py", recipe, *map(str, options)], cwd=ROOT, check=True)
+    output = tmp_path / "meaning.json"
+    encoder = tmp_path / "run" / "reasoning_encoder"
+    options = ["--data", "synthetic_coin_flip", "--limit", 6, "--steps", 40, "--output", output]
+    run("meaning_of_thoughts.py", tmp_path / "run", "--encoder", encoder, *options)
+    thoughts = json.loads(output.read_text())["thoughts"]
+    start, fitted = thoughts["tokens at random"], thoughts["those, fitted to the reasoning"]
+    assert fitted["cosine"] > max(0.9, start["cosine"]) and fitted["own reasoning found"] > 0.5
+    assert all(0 <= row["accuracy"] <= 1 for row in thoughts.values())
