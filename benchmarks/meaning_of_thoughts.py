@@ -10,18 +10,20 @@ import json
 import sys
 from pathlib import Path
 
+import evaluate
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.thoughts import answer_with, tokenize_prompts
 from modeling_semcot import SemCoTForCausalLM
-from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import load_problems
 from semcot.files import write_json
 from semcot.reasoning_encoder import encode_texts, encode_thoughts, load_reasoning_encoder
-from semcot.tokenization import render_prompt
+
+ROOT = Path(__file__).parents[1]
 
 
 def fit_thoughts(
@@ -45,27 +47,17 @@ def judge(
     problems: list[dict[str, str]],
     meanings: torch.FloatTensor,
     thoughts: torch.FloatTensor,
-    batch_size: int = 20,
 ) -> dict[str, float]:
     """
     Of the thoughts (problems, K, hidden): their mean cosine with the reasonings, the share that is closer to its own
     reasoning than to any other, and the share of answers that are right with them.
     """
     cosines = F.normalize(encode_thoughts(encoder, thoughts), dim=-1) @ F.normalize(meanings, dim=-1).T
-    right = 0
-    for start in range(0, len(problems), batch_size):
-        rows = slice(start, start + batch_size)
-        texts = [render_prompt(tokenizer, problem["question"]) for problem in problems[rows]]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-        written = model.generate(**batch, thoughts=thoughts[rows], max_new_tokens=16, do_sample=False)
-        outputs = tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-        golds = [problem["answer"] for problem in problems[rows]]
-        right += sum(
-            parse_answer(output, answer_kind(gold)) == normalize_answer(gold)
-            for output, gold in zip(outputs, golds, strict=True)
-        )
+    answers = answer_with(model, tokenizer, problems, thoughts)
+    strict = evaluate.load(str(ROOT / "semcot" / "metrics" / "strict_accuracy"), keep_in_memory=True)
+    accuracy = strict.compute(predictions=answers, references=[p["answer"] for p in problems])["accuracy"]
     own = (cosines.argmax(-1) == torch.arange(len(problems))).float().mean().item()
-    figures = {"cosine": cosines.diag().mean().item(), "own reasoning found": own, "accuracy": right / len(problems)}
+    figures = {"cosine": cosines.diag().mean().item(), "own reasoning found": own, "accuracy": accuracy}
     return {name: round(value, 4) for name, value in figures.items()}
 
 
@@ -86,10 +78,8 @@ def main() -> None:
     problems = load_problems(arguments.data, "eval", num_samples=arguments.limit, seed=arguments.seed).to_list()
     meanings = encode_texts(encoder, [problem["reasoning"] for problem in problems]).float()
 
-    prompts = [render_prompt(tokenizer, problem["question"]) for problem in problems]
-    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     with torch.no_grad():
-        own = model.think(**batch)
+        own = model.think(**tokenize_prompts(tokenizer, problems))
     # Embeddings of tokens drawn at random: where a base's input lies.
     table = model.get_input_embeddings().weight.detach()
     drawn = torch.randint(len(table), own.shape[:2], generator=torch.Generator().manual_seed(arguments.seed))

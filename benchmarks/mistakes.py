@@ -14,12 +14,11 @@ import torch
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.thoughts import answer_with, read_through_lens, tokenize_prompts
 from modeling_semcot import SemCoTForCausalLM
-from semcot.distillation import IGNORED, lens_targets, split_steps, step_places
+from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.distillation import split_steps, step_places
 from semcot.files import write_text
-from semcot.tokenization import render_prompt
-
-STEPS = 3
 
 
 @torch.no_grad()
@@ -31,30 +30,17 @@ def read_thoughts(
     one right, and the base's `answer`.
     """
     size = model.config.num_thoughts
-    targets = torch.tensor([lens_targets(p["condensed_reasoning"], tokenizer, size, STEPS) for p in problems])
-    tokens = torch.tensor(sorted(set(targets.flatten().tolist()) - {IGNORED}))
-    table = model.get_input_embeddings().weight[tokens]
+    batches = [problems[start : start + batch_size] for start in range(0, len(problems), batch_size)]
+    thoughts = torch.cat([model.think(**tokenize_prompts(tokenizer, batch)) for batch in batches])
+    spelt, right = read_through_lens(model, tokenizer, problems, thoughts)
+    answers = answer_with(model, tokenizer, problems, thoughts, batch_size)
     found = []
-    for start in range(0, len(problems), batch_size):
-        rows = slice(start, start + batch_size)
-        texts = [render_prompt(tokenizer, p["question"]) for p in problems[rows]]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-        thoughts = model.think(**batch)
-        spelt = tokens[(thoughts @ table.T).argmax(-1)]
-        right = (spelt == targets[rows]) | (targets[rows] == IGNORED)
-        written = model.generate(**batch, thoughts=thoughts, max_new_tokens=16, do_sample=False)
-        answers = tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-        for problem, row, ids, answer in zip(problems[rows], right, spelt, answers, strict=True):
-            several = len(split_steps(problem["condensed_reasoning"])) > 1
-            last = step_places(2, size)[-1] if several else slice(size)
-            found.append(
-                {
-                    "spelt": tokenizer.decode(ids),
-                    "before": bool(row[: last.start].all()) if several else True,
-                    "last": bool(row[last].all()),
-                    "answer": answer.strip(),
-                }
-            )
+    for problem, ids, row, answer in zip(problems, spelt, right, answers, strict=True):
+        several = len(split_steps(problem["condensed_reasoning"])) > 1
+        last = step_places(2, size)[-1] if several else slice(size)
+        before = not several or bool(row[: last.start].all())
+        spelling = tokenizer.decode(ids)
+        found.append({"spelt": spelling, "before": before, "last": bool(row[last].all()), "answer": answer.strip()})
     return found
 
 
@@ -74,10 +60,11 @@ def main() -> None:
     for problem, thoughts in zip(problems, found, strict=True):
         spelling = "all steps" if thoughts["before"] and thoughts["last"] else "not the last step"
         spelling = "the last step alone" if thoughts["last"] and not thoughts["before"] else spelling
-        right = thoughts["answer"] == problem["answer"]
+        gold = problem["answer"]
+        right = parse_answer(thoughts["answer"], answer_kind(gold)) == normalize_answer(gold)
         counts[f"spells right {spelling}, answer {'right' if right else 'wrong'}"] += 1
         if not right:
-            words = problem["condensed_reasoning"], thoughts["spelt"], problem["answer"], thoughts["answer"]
+            words = problem["condensed_reasoning"], thoughts["spelt"], gold, thoughts["answer"]
             mistakes.append(" | ".join(words))
     lines = [f"n = {len(problems)}, float32, greedy"]
     lines += [f"{count:5} {name}" for name, count in sorted(counts.items())]

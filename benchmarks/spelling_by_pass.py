@@ -13,13 +13,11 @@ import torch
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.thoughts import STEPS, read_through_lens, tokenize_prompts
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
-from semcot.distillation import IGNORED, lens_targets, step_places
+from semcot.distillation import step_places
 from semcot.files import write_json
-from semcot.tokenization import render_prompt
-
-STEPS = 3
 
 
 @torch.no_grad()
@@ -31,21 +29,16 @@ def spelling_by_pass(
     and with the last among those whose earlier ones are right (None where there are none); then, of the problems that
     end with a product and a sum or difference, the share with each place right.
     """
-    size = model.config.num_thoughts
-    targets = torch.tensor([lens_targets(p["condensed_reasoning"], tokenizer, size, STEPS) for p in problems])
-    tokens = torch.tensor(sorted(set(targets.flatten().tolist()) - {IGNORED}))
-    table = model.get_input_embeddings().weight[tokens]
     batches = []
     for start in range(0, len(problems), batch_size):
-        texts = [render_prompt(tokenizer, p["question"]) for p in problems[start : start + batch_size]]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        batch = tokenize_prompts(tokenizer, problems[start : start + batch_size])
         batches.append(torch.stack(model.think_in_passes(**batch)))
-    right = (tokens[(torch.cat(batches, dim=1) @ table.T).argmax(-1)] == targets) | (targets == IGNORED)
+    _, right = read_through_lens(model, tokenizer, problems, torch.cat(batches, dim=1))
     operations = [[step.split()[1] for step in p["condensed_reasoning"].split(", ")] for p in problems]
     after_product = [found[-2] == "*" and found[-1] in "+-" for found in operations]
     shares = []
     for spelt in right:
-        steps = [spelt[:, places].all(1) for places in step_places(STEPS, size)]
+        steps = [spelt[:, places].all(1) for places in step_places(STEPS, model.config.num_thoughts)]
         earlier = torch.stack(steps[:-1]).all(0)
         groups = {f"step {i}": step for i, step in enumerate(steps, 1)}
         groups |= {"all": earlier & steps[-1], "last, where those before are right": steps[-1][earlier]}
