@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, logging
@@ -148,6 +148,7 @@ class SemCoTForCausalLM(
         inputs_embeds: torch.FloatTensor | None = None,
         thoughts: torch.FloatTensor | None = None,
         generator_states: torch.FloatTensor | None = None,
+        question_states: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
@@ -167,6 +168,9 @@ class SemCoTForCausalLM(
                 Implicit tokens to use instead of the generator's.
             generator_states (`(batch, num_thoughts, generator width)`):
                 What [`generator_states`] returned for these prompts or others, instead of a pass of the generator.
+            question_states (`(batch, layers, 2, heads, question length, head width)`):
+                The base's keys and values of the first columns, all before the placeholders, instead of its pass over
+                them. For training, with `input_ids` and without a cache.
             labels (`(batch, length)`):
                 Tokens to predict, -100 elsewhere and on every placeholder.
             logits_to_keep (`int`):
@@ -200,25 +204,37 @@ class SemCoTForCausalLM(
                     return SemCoTOutputWithPast(thoughts=thoughts, earlier_thoughts=earlier_thoughts)
                 thoughts = thoughts.to(inputs_embeds)
                 inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
-                if torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
+                if question_states is not None:
+                    question_length = question_states.shape[-2]
+                    if question_length > (first := _first_column(is_thought)):
+                        raise ValueError(
+                            f"question_states go over {question_length} columns, but the thoughts begin at {first}."
+                        )
+                    cache = _filled_cache(question_states, self.config.text_config)
+                elif torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
                     shared_length = _shared_length(input_ids, attention_mask)
 
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = _position_ids(attention_mask)[:, -inputs_embeds.shape[1] :]
         if question_length > 0:
-            with torch.no_grad():
-                prefilled = _run_backbone(
-                    self.language_model.base_model,
-                    inputs_embeds[:, :question_length].detach(),
-                    None if attention_mask is None else attention_mask[:, :question_length],
-                    shared_length,
-                    use_cache=True,
-                )
-            cache = prefilled[CACHE]
+            if question_states is None:
+                with torch.no_grad():
+                    prefilled = run_backbone(
+                        self.language_model.base_model,
+                        inputs_embeds[:, :question_length].detach(),
+                        None if attention_mask is None else attention_mask[:, :question_length],
+                        shared_length,
+                        use_cache=True,
+                    )
+                cache = prefilled[CACHE]
             inputs_embeds = inputs_embeds[:, question_length:]
             position_ids = None if position_ids is None else position_ids[:, question_length:]
 
+        if logits_to_keep:
+            # As indices and not as a slice: of a slice's rows each would read the whole output table for itself.
+            length = inputs_embeds.shape[1]
+            logits_to_keep = torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -320,7 +336,7 @@ class SemCoTForCausalLM(
         if torch.is_grad_enabled() and not checkpointing and not torch.compiler.is_compiling():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
-        outputs = _run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
+        outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device) * is_thought
         columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
         states = outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1)
@@ -916,7 +932,7 @@ def find_base(name: str, *folders: str | os.PathLike | None) -> str:
     return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
 
 
-def _run_backbone(
+def run_backbone(
     backbone: PreTrainedModel,
     embeds: torch.FloatTensor,
     attention_mask: torch.Tensor | None,
@@ -941,6 +957,14 @@ def _run_backbone(
         use_cache=True,
         **{CACHE: cache},
     )
+
+
+def _filled_cache(states: torch.FloatTensor, config: PreTrainedConfig) -> Cache:
+    """A cache of keys and values `(batch, layers, 2, heads, length, head width)`."""
+    cache = DynamicCache(config=config)
+    for layer, (keys, values) in enumerate(part.unbind(1) for part in states.unbind(1)):
+        cache.update(keys, values, layer)
+    return cache
 
 
 def _shared_length(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None) -> int:

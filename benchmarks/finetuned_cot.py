@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -46,13 +45,8 @@ class PlainLanguageModel(nn.Module):
         super().__init__()
         self.language_model = language_model
 
-    def forward(self, input_ids, attention_mask, labels, logits_to_keep, num_items_in_batch=None, **_):
-        logits = self.language_model(
-            input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep
-        ).logits
-        labels = labels[:, -logits_to_keep + 1 :]
-        total = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="sum")
-        return CausalLMOutput(loss=total / (num_items_in_batch or (labels != IGNORED).sum()), logits=logits)
+    def forward(self, input_ids, attention_mask, logits_to_keep, **_) -> CausalLMOutput:
+        return self.language_model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep)
 
 
 def tokenize(problems: Dataset, method: FineTunedCoT, tokenizer: PreTrainedTokenizerBase) -> Dataset:

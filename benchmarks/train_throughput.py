@@ -7,6 +7,9 @@ this project's trainer at several batch sizes, in one process, from the same wei
 First the loss of both on the same problems is compared; nothing is timed if they differ. Beside the speeds stand the
 operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
 product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
+
+Each batch size is timed twice: as in a first pass over the problems, and as in every further one with
+`--cache_questions`, where the base does not read the questions again.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,8 +35,10 @@ sys.path.insert(0, str(ROOT))
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
+from semcot.machine import device_name  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
-from semcot.training import build_model  # noqa: E402
+from semcot.question_cache import QuestionCache  # noqa: E402
+from semcot.training import build_model, header_length  # noqa: E402
 
 LEARNING_RATE = 3e-4
 LARGEST_DIFFERENCE = 1e-4
@@ -134,15 +140,14 @@ def main() -> None:
     model, tokenizer = build_model(recipe)
     model.to(device)
     rows = tokenize_problems(problems, tokenizer, options.num_thoughts)
-    header = model.config.prompt_template.split("{question}")[0]
-    collator = DistillationCollator(tokenizer.pad_token_id, len(tokenizer(header, add_special_tokens=False).input_ids))
+    length = header_length(model, tokenizer)
+    collator = DistillationCollator(tokenizer.pad_token_id, length)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
     figures = {
         "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads",
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
         "dtype": options.dtype,
         "seed": options.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -161,17 +166,24 @@ def main() -> None:
             counts = torch.tensor([len(row["answer_ids"]) for row in first], dtype=torch.float)
             losses = torch.tensor([plain_loss(model, row, device).item() for row in first])
         figures["losses"]["plain"] = ((losses * counts).sum() / counts.sum()).item()
-        for batch_size in options.batch_sizes:
-            trainer = make_trainer(model, rows, collator, batch_size, options, folder)
+        started = now(device)
+        question_cache = QuestionCache(
+            model, rows, length, Path(folder) / "questions.bin", autocast=options.dtype == "bfloat16"
+        )
+        figures["cached_questions_per_s"] = len(rows) / (now(device) - started)
+        collators = {"": collator, ", questions cached": replace(collator, question_cache=question_cache)}
+        runs = [(f"batch {size}{name}", size, collators[name]) for name in collators for size in options.batch_sizes]
+        for name, batch_size, collate in runs:
+            trainer = make_trainer(model, rows, collate, batch_size, options, folder)
             total = 0.0
             for start in range(0, len(first), batch_size):
-                batch = trainer._prepare_inputs(collator([first[i] for i in range(start, start + batch_size)]))
+                batch = trainer._prepare_inputs(collate([first[i] for i in range(start, start + batch_size)]))
                 with autocast:
                     total += trainer.compute_loss(model, batch).item() * counts[start : start + batch_size].sum().item()
-            loss = figures["losses"][f"batch {batch_size}"] = total / counts.sum().item()
+            loss = figures["losses"][name] = total / counts.sum().item()
             allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else 0.02
             if abs(loss - figures["losses"]["plain"]) > allowed:
-                raise RuntimeError(f"At batch size {batch_size} the loss is another: {figures['losses']}")
+                raise RuntimeError(f"In {name} the loss is another: {figures['losses']}")
 
         peak = matrix_peak(device, getattr(torch, options.dtype))
 
@@ -187,25 +199,22 @@ def main() -> None:
         rate = plain_loop(model, plain_rows, device, autocast)
         middle = by_length[len(by_length) // 2]
         record("plain", rate, operations(lambda: plain_loss(model, middle, device), autocast))
-        for batch_size in options.batch_sizes:
+        for name, batch_size, collate in runs:
             with torch.no_grad():
-                for name, weight in trained.items():
-                    model.get_parameter(name).copy_(weight)
+                for key, weight in trained.items():
+                    model.get_parameter(key).copy_(weight)
             some = rows.select(range(2 * batch_size))
-            make_trainer(model, some, collator, batch_size, options, folder).train()  # warm-up
+            make_trainer(model, some, collate, batch_size, options, folder).train()  # warm-up
             whole = rows.select(range(len(rows) // batch_size * batch_size))
-            trainer = make_trainer(model, whole, collator, batch_size, options, folder)
+            trainer = make_trainer(model, whole, collate, batch_size, options, folder)
             started = now(device)
             trainer.train()
             rate = len(whole) / (now(device) - started)
             middle = by_length[(len(by_length) - batch_size) // 2 :][:batch_size]
-            batch = trainer._prepare_inputs(collator(middle))
+            batch = trainer._prepare_inputs(collate(middle))
             counted = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
-            record(f"batch {batch_size}", rate, counted / batch_size)
-            print(
-                f"batch {batch_size}: {rate:.2f} problems/s, {figures['ratio'][f'batch {batch_size}']:.2f}×",
-                flush=True,
-            )
+            record(name, rate, counted / batch_size)
+            print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
     if device.type == "cuda":
         figures["peak_gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -15,7 +15,7 @@ optionally with two more terms, which supervise the thoughts densely and cost no
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import encode_thoughts
 from semcot.tokenization import render_prompt
 
@@ -117,6 +118,8 @@ class DistillationCollator:
     pad_token_id: int
     header_length: int
     """Number of fixed tokens before the question."""
+    question_cache: QuestionCache | None = field(default=None, kw_only=True)
+    """What the base made of the questions, where that was computed once for all passes over them."""
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
         prompt_length = max(len(row["prompt_ids"]) for row in rows)
@@ -148,6 +151,8 @@ class DistillationCollator:
         if "generator_states" in rows[0]:
             states = [torch.as_tensor(row["generator_states"], dtype=torch.float32) for row in rows]
             batch["generator_states"] = torch.stack(states)
+        if self.question_cache is not None:
+            batch["question_states"] = self.question_cache([row["prompt_ids"] for row in rows])
         # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
         return {**batch, "logits_to_keep": target_length + 1}
 
@@ -197,24 +202,27 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ):
         embedding = inputs.pop("reasoning_embedding", None)
-        explanation_labels = inputs.pop("explanation_labels")
         lens_labels = inputs.pop("lens_labels")
+        # The last token is predicted, but nothing is predicted from it: it is not read.
+        num_targets = inputs.pop("logits_to_keep") - 1
+        labels, explanation_labels = (inputs.pop(name)[:, -num_targets:] for name in ("labels", "explanation_labels"))
+        inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
+        outputs = model(**inputs, logits_to_keep=num_targets, thoughts_only=self.lens_only)
         # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
         # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1
-        if model.training and num_items_in_batch is not None and not self.lens_only:
-            inputs["num_items_in_batch"] = num_items_in_batch / (batches * self.args.world_size)
-        outputs = model(**inputs, thoughts_only=self.lens_only)
         losses: dict[str, tuple[float, torch.Tensor]] = {}
         terms: dict[str, _Term] = {}
         if not self.lens_only:
-            losses["answer_loss"] = 1 - self.alpha, outputs.loss
-            logits = outputs.logits[:, :-1].float()
-            kept = slice(-logits.shape[1], None)
-            # In training a share of the step's mean, not this batch's own.
-            num_tokens = 1 if model.training else (inputs["labels"] != IGNORED).sum()
-            terms["answer_loss"] = _Term(outputs.loss * num_tokens, num_tokens)
-            terms["accuracy"] = _all_right(logits, inputs["labels"][:, kept])
+            logits = outputs.logits.float()
+            total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            num_tokens = (labels != IGNORED).sum()
+            mean = total / num_tokens
+            if model.training and num_items_in_batch is not None:
+                mean = total / (num_items_in_batch / (batches * self.args.world_size))
+            losses["answer_loss"] = 1 - self.alpha, mean
+            terms["answer_loss"] = _Term(total, num_tokens)
+            terms["accuracy"] = _all_right(logits, labels)
         if self.alpha > 0 and not self.lens_only:
             meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
             has_reasoning = embedding.any(-1)
@@ -222,7 +230,7 @@ class DistillationTrainer(Trainer):
             losses["alignment_loss"] = self.alpha, distances.mean()
             terms["alignment_loss"] = _Term(distances.sum(), has_reasoning.sum())
         if self.explanation_weight > 0 and not self.lens_only:
-            per_row, has_explanation = _mean_of_rows(logits, explanation_labels[:, kept])
+            per_row, has_explanation = _mean_of_rows(logits, explanation_labels)
             losses["explanation_loss"] = self.explanation_weight, per_row.mean()
             terms["explanation_loss"] = _Term(per_row.sum(), has_explanation.sum())
         if self.lens_weight > 0 or self.lens_only:

@@ -41,6 +41,7 @@ from semcot.exchange import ExchangeCollator, spelt_right, states_of, with_index
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory
 from semcot.options import PHASES, TrainOptions
+from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import PAIR, build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
 from semcot.renumbered import with_other_numbers
@@ -116,12 +117,19 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         aligned_set = train_set.select(range(min(num_aligned, len(train_set))))
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
+    question_cache = None
+    if options.cache_questions and set(steps) - set(LENS_PHASES):
+        problems = concatenate_datasets([part.select_columns("prompt_ids") for part in (aligned_set, validation_set)])
+        file = output_dir / "phases" / "question_states.bin"
+        with state.main_process_first():
+            header = header_length(model, tokenizer)
+            question_cache = QuestionCache(model, problems, header, file, autocast=options.autocast)
     if options.shard_base:
         shard_base(model)
     for name in steps:
-        problems = train_set if name in LENS_PHASES else aligned_set
+        problems, cache = (train_set, None) if name in LENS_PHASES else (aligned_set, question_cache)
         record[name] = train_phase(
-            options, name, steps[name], model, tokenizer, encoder, lens_tokens, problems, validation_set
+            options, name, steps[name], model, tokenizer, encoder, lens_tokens, cache, problems, validation_set
         )
 
     # The others wait: a launcher that sees one of its processes end badly ends the rest.
@@ -410,6 +418,7 @@ def train_phase(
     tokenizer: PreTrainedTokenizerBase,
     encoder: SentenceTransformer | None,
     lens_tokens: torch.LongTensor,
+    question_cache: QuestionCache | None,
     train_set: Dataset,
     validation_set: Dataset,
 ) -> dict[str, float]:
@@ -461,8 +470,7 @@ def train_phase(
     # Several GPUs are used by several processes (torchrun), never by the slow threads of DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     set_seed(options.seed)
-    header = model.config.prompt_template.split("{question}")[0]
-    collation = tokenizer.pad_token_id, len(tokenizer(header, add_special_tokens=False).input_ids)
+    collation = tokenizer.pad_token_id, header_length(model, tokenizer)
     if phase == "exchange":
         train_set, validation_set = with_index(train_set), with_index(validation_set, start=len(train_set))
         problems = concatenate_datasets([train_set, validation_set])
@@ -471,7 +479,7 @@ def train_phase(
         drawing = options.lens_steps, options.exchange_share, options.seed, lambda: trainer.epoch
         collator = ExchangeCollator(*collation, states, train_set, spelt, tokenizer, *drawing)
     else:
-        collator = DistillationCollator(*collation)
+        collator = DistillationCollator(*collation, question_cache=question_cache)
     trainer = DistillationTrainer(
         model,
         arguments,
@@ -498,6 +506,12 @@ def train_phase(
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()
     return figures
+
+
+def header_length(model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of fixed tokens before the question."""
+    header = model.config.prompt_template.split("{question}")[0]
+    return len(tokenizer(header, add_special_tokens=False).input_ids)
 
 
 def batch_size(options: TrainOptions, phase: str) -> int:

@@ -126,6 +126,18 @@ def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
     assert load_file(folder / "model.safetensors").keys() == done.keys()
 
 
+def test_questions_that_the_base_reads_once_give_the_same_losses(options, finished):
+    train(replace(options, cache_questions=True))
+    folders = [Path(where) / "phases" for where in (options.output_dir, finished[1])]
+    assert (folders[0] / "question_states.bin").stat().st_size > 10**5
+    for phase in PHASES:
+        if (folders[1] / phase).exists():
+            history, other = (json.loads((folder / phase / "losses.json").read_text()) for folder in folders)
+            for entry, same in zip(history, other, strict=True):
+                for term in ("loss", "answer_loss", "eval_answer_loss", "alignment_loss", "eval_accuracy"):
+                    assert entry.get(term) == pytest.approx(same.get(term), abs=1.01e-4), f"{phase}: {term}"
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_frozen_layers_stay_as_they_are(options, count):
     options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=2, frozen_layers=count)
@@ -205,9 +217,10 @@ def test_killed_in_every_phase_and_resumed(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(finished, tmp_path):
+def test_killed_at_random_moments_and_resumed(options, tmp_path):
     """SEMCOT_KILLS sets how many kills must find the run alive; `results/kills.txt` is a log of 20."""
-    options, uninterrupted = finished
+    options, uninterrupted = replace(options, cache_questions=True), Path(options.output_dir)
+    run(options)
     moments, kills, longest = random.Random(0), 0, 5.0
     while kills < int(os.environ.get("SEMCOT_KILLS", "2")):
         folder = tmp_path / "killed"
@@ -366,9 +379,11 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
     launcher = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
     together = run(halves, *launcher)
     sharded = run(replace(halves, output_dir=str(tmp_path / "sharded"), shard_base=True), *launcher)
+    cached = replace(halves, output_dir=str(tmp_path / "cached"), shard_base=True, cache_questions=True)
+    cached = run(cached, *launcher)
     terms = ("loss", "answer_loss", "alignment_loss", "explanation_loss", "lens_loss", "accuracy", "lens_accuracy")
     compared = 0
-    for other in (accumulated, together, sharded):
+    for other in (accumulated, together, sharded, cached):
         for phase, history in alone.items():
             for entry, same in zip(history, other[phase], strict=True):
                 for term in set(terms) & entry.keys():

@@ -1,0 +1,109 @@
+"""Keys and values of questions that were computed once give the losses of those that are computed in every step."""
+
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from conftest import FAMILIES, TEXTS, tiny_semcot
+from datasets import Dataset
+
+from modeling_semcot import decoder_layers
+from semcot.distillation import DistillationCollator, tokenize_problems
+from semcot.question_cache import QuestionCache
+
+HEADER = "<|im_start|>user\n"
+
+
+@pytest.fixture
+def parts(request):
+    model, tokenizer = tiny_semcot(getattr(request, "param", "llama"))
+    questions = [*TEXTS, "How many?", TEXTS[0]]
+    given = {"reasoning": "", "condensed_reasoning": "", "answer": "12"}
+    rows = tokenize_problems(Dataset.from_list([{"question": q, **given} for q in questions]), tokenizer, 3)
+    header_length = len(tokenizer(HEADER, add_special_tokens=False).input_ids)
+    return model, rows, header_length, DistillationCollator(tokenizer.pad_token_id, header_length)
+
+
+def loss_of(model, batch):
+    inputs = {k: v for k, v in batch.items() if k not in ("explanation_labels", "lens_labels")}
+    model.zero_grad()
+    output = model.train()(**inputs)
+    output.loss.backward()
+    return output, {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("parts", FAMILIES, indirect=True)
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_losses_and_gradients_are_the_same(parts, batch_size, tmp_path):
+    model, rows, header_length, collate = parts
+    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin", batch_size=batch_size)
+    for chosen in ([0, 1, 2, 3], [3], [2, 4]):
+        batch = [rows[i] for i in chosen]
+        plain, gradients = loss_of(model, collate(batch))
+        collate.question_cache = cache
+        output, others = loss_of(model, collate(batch))
+        collate.question_cache = None
+        torch.testing.assert_close(output.loss, plain.loss, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output.logits, plain.logits, atol=1e-4, rtol=1e-4)
+        assert gradients.keys() == others.keys() and gradients
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(others[name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_the_base_does_not_see_the_question(parts, tmp_path):
+    model, rows, header_length, collate = parts
+    collate.question_cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+    seen = []
+    layer = decoder_layers(model.language_model.base_model)[0]
+    layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    batch = collate(list(rows))
+    first_thought = (batch["input_ids"] == model.config.thought_token_id).any(0).nonzero()[0].item()
+    loss_of(model, batch)
+    model.eval()(**{name: batch[name] for name in ("input_ids", "attention_mask", "question_states")})
+    assert seen == [batch["input_ids"].shape[1] - first_thought] * 2, "in training and in validation"
+
+
+def test_the_file_is_written_once(parts, tmp_path):
+    model, rows, header_length, collate = parts
+    file = tmp_path / "new" / "states.bin"
+    first = QuestionCache(model, rows, header_length, file)
+    written = file.stat().st_mtime_ns
+    prompts = [list(row["prompt_ids"]) for row in rows]
+    again = QuestionCache(model, rows.select([4, 3, 2, 1]), header_length, file)  # the same questions
+    assert torch.equal(again(prompts), first(prompts))
+    assert file.stat().st_mtime_ns == written and [path.name for path in file.parent.iterdir()] == ["states.bin"]
+    layers, heads, width = 4, 2, 8
+    tokens = {tuple(p[header_length : p.index(model.config.thought_token_id)]) for p in prompts}
+    assert file.stat().st_size == sum(map(len, tokens)) * layers * 2 * heads * width * 4
+    with pytest.raises(OSError, match="holds the keys and values of other questions. Remove it"):
+        QuestionCache(model, rows.select([0, 1]), header_length, file)
+
+
+def test_under_autocast_they_are_kept_in_bfloat16(parts, tmp_path):
+    model, rows, header_length, collate = parts
+    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin", autocast=True)
+    batch = collate(list(rows))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain, _ = loss_of(model, batch)
+        states = cache([row["prompt_ids"] for row in rows])
+        output, _ = loss_of(model, {**batch, "question_states": states})
+    assert states.dtype == torch.bfloat16
+    torch.testing.assert_close(output.loss, plain.loss, atol=0.02, rtol=0.02)
+
+
+def test_no_room_for_it(parts, tmp_path, monkeypatch):
+    model, rows, header_length, _ = parts
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(free=1000))
+    with pytest.raises(OSError, match=r"4 questions take .* GB free .* Train without --cache_questions"):
+        QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_states_that_reach_into_the_thoughts_are_refused(parts, tmp_path):
+    model, rows, header_length, collate = parts
+    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+    batch = collate([rows[3]])
+    with pytest.raises(ValueError, match=r"question_states go over \d+ columns, but the thoughts begin at \d+"):
+        model(input_ids=batch["input_ids"], question_states=cache([rows[0]["prompt_ids"]]))
