@@ -81,7 +81,7 @@ def main() -> None:
     train_set = train_set.select(range(arguments.problems))
     model, tokenizer = load_model(arguments.model)
     base = model.language_model
-    base.set_attn_implementation(options.attn_implementation or base.config._attn_implementation)
+    base.set_attn_implementation(options.attention or base.config._attn_implementation)
     base.requires_grad_(True)
     method = FineTunedCoT(model, tokenizer)
     trainer = DistillationTrainer(

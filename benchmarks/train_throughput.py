@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256, help="of each of our runs, rounded to whole batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="bfloat16 on a GPU, else float32")
+    parser.add_argument("--attn_implementation", help="by default that which training takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -135,7 +136,9 @@ def main() -> None:
         base_model=options.base_model,
         generator_layers=options.generator_layers,
         num_thoughts=options.num_thoughts,
-        dtype=options.dtype,
+        dtype=options.dtype if device.type == "cuda" else "float32",
+        bf16=options.dtype == "bfloat16",
+        attn_implementation=options.attn_implementation,
     )
     model, tokenizer = build_model(recipe)
     model.to(device)
@@ -149,6 +152,7 @@ def main() -> None:
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "dtype": options.dtype,
+        "attention": model.language_model.config._attn_implementation,
         "seed": options.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "mean_tokens": sum(rows["length"]) / len(rows),

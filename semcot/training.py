@@ -253,7 +253,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    loading = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
+    loading = {"attn_implementation": options.attention} if options.attention else {}
     base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading).to(PartialState().device)
     tokenizer, prompt_template = build_tokenizer(AutoTokenizer.from_pretrained(source), options.num_thoughts)
     settings = {

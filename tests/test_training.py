@@ -126,6 +126,19 @@ def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
     assert load_file(folder / "model.safetensors").keys() == done.keys()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about training on a CPU")
+@pytest.mark.parametrize(
+    "bf16, given, taken",
+    [(True, None, "eager"), (False, None, "sdpa"), (True, "sdpa", "sdpa"), (False, "eager", "eager")],
+)
+def test_attention_is_the_one_that_is_fast_there_unless_told_otherwise(options, tmp_path, bf16, given, taken):
+    model, _ = build_model(replace(options, bf16=bf16, attn_implementation=given))
+    parts = (model.language_model, model.generator)
+    assert {part.config._attn_implementation for part in parts} == {taken}
+    model.save_pretrained(tmp_path / "saved")
+    assert "attn" not in (tmp_path / "saved/config.json").read_text(), "a checkpoint does not remember it"
+
+
 def test_questions_that_the_base_reads_once_give_the_same_losses(options, finished):
     train(replace(options, cache_questions=True))
     folders = [Path(where) / "phases" for where in (options.output_dir, finished[1])]
