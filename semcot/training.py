@@ -56,6 +56,7 @@ from semcot.tokenization import build_tokenizer
 
 LENS_PHASES = ("lens", "exchange")
 """The phases of stage 2 that have the lens term alone, without a pass of the base."""
+QUESTION_STATES = "phases/question_states.bin"
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
@@ -118,12 +119,12 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
     question_cache = None
-    if options.cache_questions and set(steps) - set(LENS_PHASES):
+    if options.cache_questions and any(not is_finished(options, name) for name in steps if name not in LENS_PHASES):
         problems = concatenate_datasets([part.select_columns("prompt_ids") for part in (aligned_set, validation_set)])
-        file = output_dir / "phases" / "question_states.bin"
         with state.main_process_first():
-            header = header_length(model, tokenizer)
-            question_cache = QuestionCache(model, problems, header, file, autocast=options.autocast)
+            question_cache = QuestionCache(
+                model, problems, header_length(model, tokenizer), output_dir / QUESTION_STATES, options.autocast
+            )
     if options.shard_base:
         shard_base(model)
     for name in steps:
@@ -142,6 +143,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
 def finish(options: TrainOptions, model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, record: dict) -> None:
     """Writes the checkpoint with its card and the record of its run, and pushes it where that was asked for."""
     output_dir = Path(options.output_dir)
+    (output_dir / QUESTION_STATES).unlink(missing_ok=True)  # gigabytes that no phase will read again
     record["peak_memory_gb"] = round(peak_memory(PartialState().device) / 1e9, 2)
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, model_card_kwargs=card)
@@ -429,7 +431,7 @@ def train_phase(
     """
     folder = Path(options.output_dir) / "phases" / phase
     finished = folder / "finished"
-    if (finished / "figures.json").exists():
+    if is_finished(options, phase):
         model.load_state_dict(load_file(finished / "model.safetensors"), strict=False)
         return json.loads((finished / "figures.json").read_text())
 
@@ -506,6 +508,11 @@ def train_phase(
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()
     return figures
+
+
+def is_finished(options: TrainOptions, phase: str) -> bool:
+    """Whether a phase was brought to its end before, in a run that is resumed."""
+    return (Path(options.output_dir) / "phases" / phase / "finished" / "figures.json").exists()
 
 
 def header_length(model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> int:

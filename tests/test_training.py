@@ -139,10 +139,14 @@ def test_attention_is_the_one_that_is_fast_there_unless_told_otherwise(options, 
     assert "attn" not in (tmp_path / "saved/config.json").read_text(), "a checkpoint does not remember it"
 
 
-def test_questions_that_the_base_reads_once_give_the_same_losses(options, finished):
-    train(replace(options, cache_questions=True))
+def test_questions_that_the_base_reads_once_give_the_same_losses(options, finished, capsys):
+    options = replace(options, cache_questions=True)
+    train(options)
     folders = [Path(where) / "phases" for where in (options.output_dir, finished[1])]
-    assert (folders[0] / "question_states.bin").stat().st_size > 10**5
+    assert "The keys and values of 50 questions take" in capsys.readouterr().out
+    train(replace(options, resume_from_checkpoint=True))
+    assert "keys and values" not in capsys.readouterr().out, "nothing is left to train"
+    assert not list(folders[0].glob("question_states*")), "what no phase will read again is removed"
     for phase in PHASES:
         if (folders[1] / phase).exists():
             history, other = (json.loads((folder / phase / "losses.json").read_text()) for folder in folders)
