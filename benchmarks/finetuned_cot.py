@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils import ModelOutput
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from semcot.data import fingerprint, load_problems
@@ -45,7 +45,7 @@ class PlainLanguageModel(nn.Module):
         super().__init__()
         self.language_model = language_model
 
-    def forward(self, input_ids, attention_mask, logits_to_keep, **_) -> CausalLMOutput:
+    def forward(self, input_ids, attention_mask, logits_to_keep, **_) -> ModelOutput:
         return self.language_model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep)
 
 

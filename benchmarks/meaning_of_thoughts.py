@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.thoughts import answer_with, tokenize_prompts
+from benchmarks.thoughts import answer_with, prompts_of
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.files import write_json
@@ -79,7 +79,7 @@ def main() -> None:
     meanings = encode_texts(encoder, [problem["reasoning"] for problem in problems]).float()
 
     with torch.no_grad():
-        own = model.think(**tokenize_prompts(tokenizer, problems))
+        own = model.think(**prompts_of(tokenizer, problems))
     # Embeddings of tokens drawn at random: where a base's input lies.
     table = model.get_input_embeddings().weight.detach()
     drawn = torch.randint(len(table), own.shape[:2], generator=torch.Generator().manual_seed(arguments.seed))

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.thoughts import answer_with, read_through_lens, tokenize_prompts
+from benchmarks.thoughts import answer_with, prompts_of, read_through_lens
 from modeling_semcot import SemCoTForCausalLM
 from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.distillation import split_steps, step_places
@@ -31,7 +31,7 @@ def read_thoughts(
     """
     size = model.config.num_thoughts
     batches = [problems[start : start + batch_size] for start in range(0, len(problems), batch_size)]
-    thoughts = torch.cat([model.think(**tokenize_prompts(tokenizer, batch)) for batch in batches])
+    thoughts = torch.cat([model.think(**prompts_of(tokenizer, batch)) for batch in batches])
     spelt, right = read_through_lens(model, tokenizer, problems, thoughts)
     answers = answer_with(model, tokenizer, problems, thoughts, batch_size)
     found = []

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.thoughts import STEPS, read_through_lens, tokenize_prompts
+from benchmarks.thoughts import STEPS, prompts_of, read_through_lens
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.distillation import step_places
@@ -31,7 +31,7 @@ def spelling_by_pass(
     """
     batches = []
     for start in range(0, len(problems), batch_size):
-        batch = tokenize_prompts(tokenizer, problems[start : start + batch_size])
+        batch = prompts_of(tokenizer, problems[start : start + batch_size])
         batches.append(torch.stack(model.think_in_passes(**batch)))
     _, right = read_through_lens(model, tokenizer, problems, torch.cat(batches, dim=1))
     operations = [[step.split()[1] for step in p["condensed_reasoning"].split(", ")] for p in problems]

@@ -5,16 +5,15 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
 from semcot.distillation import IGNORED, lens_targets
-from semcot.tokenization import render_prompt
+from semcot.tokenization import render_prompt, tokenize_prompts
 
 STEPS = 3
 """`lens_steps` that the checkpoints were trained with."""
 
 
-def tokenize_prompts(tokenizer: PreTrainedTokenizerBase, problems: list[dict[str, str]]) -> BatchEncoding:
-    """`input_ids` and `attention_mask`, (batch, length), padded on the left, each with its placeholders and cue."""
-    prompts = [render_prompt(tokenizer, problem["question"]) for problem in problems]
-    return tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+def prompts_of(tokenizer: PreTrainedTokenizerBase, problems: list[dict[str, str]]) -> BatchEncoding:
+    """The prompts of problems as one batch, each with its placeholders and cue."""
+    return tokenize_prompts(tokenizer, [render_prompt(tokenizer, problem["question"]) for problem in problems])
 
 
 def read_through_lens(
@@ -45,7 +44,7 @@ def answer_with(
     answers = []
     for start in range(0, len(problems), batch_size):
         rows = slice(start, start + batch_size)
-        batch = tokenize_prompts(tokenizer, problems[rows])
+        batch = prompts_of(tokenizer, problems[rows])
         written = model.generate(**batch, thoughts=thoughts[rows], max_new_tokens=16, do_sample=False)
         answers += tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
     return answers

@@ -217,10 +217,10 @@ class DistillationTrainer(Trainer):
             logits = outputs.logits.float()
             total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
             num_tokens = (labels != IGNORED).sum()
-            mean = total / num_tokens
+            in_step = num_tokens  # a batch's share of them, where several batches make a step
             if model.training and num_items_in_batch is not None:
-                mean = total / (num_items_in_batch / (batches * self.args.world_size))
-            losses["answer_loss"] = 1 - self.alpha, mean
+                in_step = num_items_in_batch / (batches * self.args.world_size)
+            losses["answer_loss"] = 1 - self.alpha, total / in_step
             terms["answer_loss"] = _Term(total, num_tokens)
             terms["accuracy"] = _all_right(logits, labels)
         if self.alpha > 0 and not self.lens_only:

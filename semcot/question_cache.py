@@ -28,7 +28,8 @@ class QuestionCache:
         batch_size: problems in a pass of the base.
 
     Raises:
-        OSError: there is no room for the file, or it holds those of other problems.
+        ValueError: the prompts do not begin with the same `header_length` tokens.
+        OSError: there is no room for the file, or the one there has another size than that of these problems.
     """
 
     @torch.no_grad()
@@ -44,9 +45,15 @@ class QuestionCache:
         self._thought_token_id = model.config.thought_token_id
         self._header_length = header_length
         self._dtype = torch.bfloat16 if autocast else model.language_model.dtype
+        prompts = list(problems["prompt_ids"])
+        if len({tuple(prompt[:header_length]) for prompt in prompts}) > 1:
+            raise ValueError(
+                f"The first {header_length} tokens are not the same in all prompts. Train without --cache_questions."
+            )
         # In an order that depends on the questions alone, so that the same ones always give the same file.
-        questions = sorted({self._question(prompt) for prompt in problems["prompt_ids"]}, key=lambda q: (len(q), q))
-        header = torch.tensor(problems[0]["prompt_ids"][:header_length], device=model.device)
+        questions = sorted({self._question(prompt) for prompt in prompts}, key=lambda q: (len(q), q))
+        first = torch.tensor(prompts[0], device=model.device)
+        header = first[:header_length]
 
         def keys_and_values(input_ids: torch.LongTensor) -> torch.Tensor:
             """(batch, layers, 2, heads, length, head width)"""
@@ -57,8 +64,9 @@ class QuestionCache:
             layers = [torch.stack([layer.keys, layer.values], 1) for layer in cache.layers]
             return torch.stack(layers, 1).to("cpu", self._dtype)
 
-        self._header = keys_and_values(header[None])[0]
-        width = self._header.numel() // header_length
+        token = keys_and_values(first[None, :1])  # for its shape: there may be no header
+        width = token.numel()
+        self._header = keys_and_values(header[None])[0] if header_length else token[0, ..., :0, :]
         self._spans, end = {}, 0
         for question in questions:
             self._spans[question] = slice(end, end + len(question) * width)

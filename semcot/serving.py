@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import FILLER_ID, SemCoTForCausalLM
-from semcot.tokenization import render_prompt
+from semcot.tokenization import render_prompt, tokenize_prompts
 
 
 @torch.no_grad()
@@ -26,9 +26,7 @@ def prompt_embeds(
     base's dtype, on the CPU. The questions are thought about in one batch.
     """
     prompts = [render_prompt(tokenizer, question) for question in questions]
-    batch = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt").to(
-        model.device
-    )
+    batch = tokenize_prompts(tokenizer, prompts).to(model.device)
     is_thought = batch.input_ids == model.config.thought_token_id
     embeds = model.get_input_embeddings()(batch.input_ids.masked_fill(is_thought, FILLER_ID))
     thoughts = model.think(batch.input_ids, batch.attention_mask).to(embeds)

@@ -1,10 +1,11 @@
 """The prompt format: a base's tokenizer with K thoughts before the answer cue, in chats and in plain strings alike."""
 
 import copy
+from collections.abc import Sequence
 
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 THOUGHT_TOKEN = "<thought>"
 ANSWER_CUE = "Answer:"
@@ -65,6 +66,11 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
     """The prompt of one question as text, up to and with the answer cue."""
     chat = [{"role": "user", "content": question}]
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+
+def tokenize_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> BatchEncoding:
+    """`input_ids` and `attention_mask` `(batch, length)` of whole prompts, padded on the left, to be continued."""
+    return tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
 
 
 def _added_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -516,8 +516,8 @@ def is_finished(options: TrainOptions, phase: str) -> bool:
 
 
 def header_length(model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The number of fixed tokens before the question."""
-    header = model.config.prompt_template.split("{question}")[0]
+    """The number of fixed tokens before the question. A blank at their end is none: it may merge with the question."""
+    header = model.config.prompt_template.split("{question}")[0].rstrip()
     return len(tokenizer(header, add_special_tokens=False).input_ids)
 
 

@@ -11,18 +11,18 @@ from datasets import Dataset
 from modeling_semcot import decoder_layers
 from semcot.distillation import DistillationCollator, tokenize_problems
 from semcot.question_cache import QuestionCache
-
-HEADER = "<|im_start|>user\n"
+from semcot.training import header_length
 
 
 @pytest.fixture
 def parts(request):
-    model, tokenizer = tiny_semcot(getattr(request, "param", "llama"))
-    questions = [*TEXTS, "How many?", TEXTS[0]]
+    family, chat = getattr(request, "param", ("llama", True))
+    model, tokenizer = tiny_semcot(family, chat=chat)
+    questions = [*TEXTS, "the coin?", TEXTS[0]]  # " the" is one token, so that its space is no part of the header
     given = {"reasoning": "", "condensed_reasoning": "", "answer": "12"}
     rows = tokenize_problems(Dataset.from_list([{"question": q, **given} for q in questions]), tokenizer, 3)
-    header_length = len(tokenizer(HEADER, add_special_tokens=False).input_ids)
-    return model, rows, header_length, DistillationCollator(tokenizer.pad_token_id, header_length)
+    fixed = header_length(model, tokenizer)
+    return model, rows, fixed, DistillationCollator(tokenizer.pad_token_id, fixed)
 
 
 def loss_of(model, batch):
@@ -33,11 +33,11 @@ def loss_of(model, batch):
     return output, {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
 
 
-@pytest.mark.parametrize("parts", FAMILIES, indirect=True)
+@pytest.mark.parametrize("parts", [(family, chat) for family in FAMILIES for chat in (True, False)], indirect=True)
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_losses_and_gradients_are_the_same(parts, batch_size, tmp_path):
-    model, rows, header_length, collate = parts
-    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin", batch_size=batch_size)
+    model, rows, fixed, collate = parts
+    cache = QuestionCache(model, rows, fixed, tmp_path / "states.bin", batch_size=batch_size)
     for chosen in ([0, 1, 2, 3], [3], [2, 4]):
         batch = [rows[i] for i in chosen]
         plain, gradients = loss_of(model, collate(batch))
@@ -52,8 +52,8 @@ def test_losses_and_gradients_are_the_same(parts, batch_size, tmp_path):
 
 
 def test_the_base_does_not_see_the_question(parts, tmp_path):
-    model, rows, header_length, collate = parts
-    collate.question_cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+    model, rows, fixed, collate = parts
+    collate.question_cache = QuestionCache(model, rows, fixed, tmp_path / "states.bin")
     seen = []
     layer = decoder_layers(model.language_model.base_model)[0]
     layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
@@ -65,24 +65,24 @@ def test_the_base_does_not_see_the_question(parts, tmp_path):
 
 
 def test_the_file_is_written_once(parts, tmp_path):
-    model, rows, header_length, collate = parts
+    model, rows, fixed, collate = parts
     file = tmp_path / "new" / "states.bin"
-    first = QuestionCache(model, rows, header_length, file)
+    first = QuestionCache(model, rows, fixed, file)
     written = file.stat().st_mtime_ns
     prompts = [list(row["prompt_ids"]) for row in rows]
-    again = QuestionCache(model, rows.select([4, 3, 2, 1]), header_length, file)  # the same questions
+    again = QuestionCache(model, rows.select([4, 3, 2, 1]), fixed, file)  # the same questions
     assert torch.equal(again(prompts), first(prompts))
     assert file.stat().st_mtime_ns == written and [path.name for path in file.parent.iterdir()] == ["states.bin"]
     layers, heads, width = 4, 2, 8
-    tokens = {tuple(p[header_length : p.index(model.config.thought_token_id)]) for p in prompts}
+    tokens = {tuple(p[fixed : p.index(model.config.thought_token_id)]) for p in prompts}
     assert file.stat().st_size == sum(map(len, tokens)) * layers * 2 * heads * width * 4
     with pytest.raises(OSError, match="holds the keys and values of other questions. Remove it"):
-        QuestionCache(model, rows.select([0, 1]), header_length, file)
+        QuestionCache(model, rows.select([0, 1]), fixed, file)
 
 
 def test_under_autocast_they_are_kept_in_bfloat16(parts, tmp_path):
-    model, rows, header_length, collate = parts
-    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin", autocast=True)
+    model, rows, fixed, collate = parts
+    cache = QuestionCache(model, rows, fixed, tmp_path / "states.bin", autocast=True)
     batch = collate(list(rows))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         plain, _ = loss_of(model, batch)
@@ -93,17 +93,32 @@ def test_under_autocast_they_are_kept_in_bfloat16(parts, tmp_path):
 
 
 def test_no_room_for_it(parts, tmp_path, monkeypatch):
-    model, rows, header_length, _ = parts
+    model, rows, fixed, _ = parts
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(free=1000))
     with pytest.raises(OSError, match=r"4 questions take .* GB free .* Train without --cache_questions"):
-        QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+        QuestionCache(model, rows, fixed, tmp_path / "states.bin")
     assert not list(tmp_path.iterdir())
 
 
 def test_states_that_reach_into_the_thoughts_are_refused(parts, tmp_path):
-    model, rows, header_length, collate = parts
-    cache = QuestionCache(model, rows, header_length, tmp_path / "states.bin")
+    model, rows, fixed, collate = parts
+    cache = QuestionCache(model, rows, fixed, tmp_path / "states.bin")
     batch = collate([rows[3]])
     with pytest.raises(ValueError, match=r"question_states go over \d+ columns, but the thoughts begin at \d+"):
         model(input_ids=batch["input_ids"], question_states=cache([rows[0]["prompt_ids"]]))
+
+
+def test_a_header_that_is_another_in_some_prompts_is_refused(parts, tmp_path):
+    model, rows, fixed, _ = parts
+    with pytest.raises(ValueError, match=f"first {fixed + 2} tokens are not the same in all prompts"):
+        QuestionCache(model, rows, fixed + 2, tmp_path / "states.bin")
+
+
+def test_prompts_that_begin_with_the_question(parts, tmp_path):
+    model, rows, _, collate = parts
+    collate.header_length = 0
+    plain, _ = loss_of(model, collate(list(rows)))
+    collate.question_cache = QuestionCache(model, rows, 0, tmp_path / "states.bin")
+    output, _ = loss_of(model, collate(list(rows)))
+    torch.testing.assert_close(output.loss, plain.loss, atol=1e-5, rtol=1e-5)

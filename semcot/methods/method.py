@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from semcot.tokenization import THOUGHT_TOKEN, render_prompt
+from semcot.tokenization import THOUGHT_TOKEN, render_prompt, tokenize_prompts
 
 
 class Output(NamedTuple):
@@ -50,9 +50,7 @@ class Method(ABC):
 
     def answer(self, questions: Sequence[str], max_new_tokens: int | None = None) -> list[Output]:
         """Answers a batch of questions, padded on the left. `max_new_tokens` is the method's own by default."""
-        batch = self.tokenizer(
-            self.prompts(questions), add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-        ).to(self.model.device)
+        batch = tokenize_prompts(self.tokenizer, self.prompts(questions)).to(self.model.device)
         sequences = self.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
