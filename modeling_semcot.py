@@ -115,6 +115,8 @@ class SemCoTForCausalLM(
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    generator_is_sharded = False
+    """Set by whoever spreads the generator over devices, so that its layers are whole only while each of them runs."""
 
     def __init__(
         self, config: SemCoTConfig, language_model: PreTrainedModel | None = None, with_base: bool = True
@@ -332,8 +334,7 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        checkpointing = getattr(self.generator, "gradient_checkpointing", False)
-        if torch.is_grad_enabled() and not checkpointing and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and self._trains_through_cache() and not torch.compiler.is_compiling():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
@@ -341,6 +342,10 @@ class SemCoTForCausalLM(
         columns = columns.topk(num_thoughts, dim=1).values.flip(1) + self.config.thought_offset - shared_length
         states = outputs.last_hidden_state.take_along_dim(columns.unsqueeze(-1), dim=1)
         return states, outputs.get(CACHE), attention_mask
+
+    def _trains_through_cache(self) -> bool:
+        """Whether a gradient can pass through the generator's keys and values to an earlier pass of its layers."""
+        return not (self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False))
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
@@ -353,8 +358,11 @@ class SemCoTForCausalLM(
         if torch.compiler.is_compiling():
             return
         self.config.check_passes()
-        if self.training and getattr(self.generator, "gradient_checkpointing", False):
-            raise ValueError("thought_passes above 1 needs the generator's cache: switch gradient checkpointing off.")
+        if self.training and not self._trains_through_cache():
+            raise ValueError(
+                "thought_passes above 1 trains through the generator's cache: switch gradient checkpointing off, and "
+                "leave the generator's weights whole on each device."
+            )
         if not is_thought[:, -self.config.num_thoughts :].all():
             raise ValueError("thought_passes above 1 needs each row's <thought> placeholders side by side.")
 

@@ -23,11 +23,12 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import encode_thoughts
+from semcot.sharding import ShardedTrainer, whole
 from semcot.tokenization import render_prompt
 
 IGNORED = -100
@@ -157,7 +158,7 @@ class DistillationCollator:
         return {**batch, "logits_to_keep": target_length + 1}
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(ShardedTrainer):
     """
     [`transformers.Trainer`] with the loss of the paper; logs its terms and the share of answers that are exactly right.
 
@@ -191,6 +192,10 @@ class DistillationTrainer(Trainer):
         self.lens_weight = lens_weight
         self.lens_only = lens_only
         self.lens_tokens = None if lens_tokens is None else lens_tokens.to(self.args.device)
+        if lens_weight > 0 or lens_only:
+            # The base's, which does not change, taken here: in training it may be spread over the processes.
+            table = whole(self.model.get_input_embeddings().weight)
+            self.lens_table = table if lens_tokens is None else table[self.lens_tokens]
         self.model_accepts_loss_kwargs = True  # has the Trainer count the answer tokens of a whole optimizer step
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
 
@@ -234,14 +239,12 @@ class DistillationTrainer(Trainer):
             losses["explanation_loss"] = self.explanation_weight, per_row.mean()
             terms["explanation_loss"] = _Term(per_row.sum(), has_explanation.sum())
         if self.lens_weight > 0 or self.lens_only:
-            table = self.accelerator.unwrap_model(self.model).get_input_embeddings().weight
             if self.lens_tokens is not None:
-                table = table[self.lens_tokens]
                 places = torch.searchsorted(self.lens_tokens, lens_labels)
                 lens_labels = torch.where(lens_labels == IGNORED, IGNORED, places)
             # Each pass must spell them: those before the last would else become a code that only the next one reads.
             passes = torch.stack([*outputs.earlier_thoughts, outputs.thoughts])
-            spelling = F.linear(passes, table.to(passes.dtype)).float()
+            spelling = F.linear(passes, self.lens_table.to(passes.dtype)).float()
             per_row, is_spelt = _mean_of_rows(spelling.flatten(0, 1), lens_labels.repeat(len(passes), 1))
             losses["lens_loss"] = 1.0 if self.lens_only else self.lens_weight, per_row.mean()
             terms["lens_loss"] = _Term(per_row.sum(), is_spelt.sum())

@@ -13,6 +13,7 @@ from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint
 from semcot.files import write_json
 from semcot.machine import device_name, versions
 from semcot.options import PHASES, TrainOptions
+from semcot.sharding import engine
 
 # A run may be moved, and pushed when it is done.
 RESUME_FLAGS = (
@@ -78,10 +79,11 @@ def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
     """What is needed to tell one run from another: versions, hardware and a fingerprint of the data."""
     state = PartialState()
     return {
-        "versions": versions("torch", "transformers", "sentence_transformers", "datasets"),
+        "versions": versions("torch", "transformers", "accelerate", "sentence_transformers", "datasets"),
         "device": device_name(state.device),
         "cpu_threads": torch.get_num_threads(),
         "processes": state.num_processes,
+        "engine": engine() or "data parallelism",
         "train_problems": len(train_set),
         "validation_problems": len(validation_set),
         "data_sha256": fingerprint(train_set),
@@ -89,11 +91,12 @@ def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
 
 
 def check_same_run(output_dir: Path, record: dict) -> None:
-    """Raises `ValueError` when a run is resumed with other data or another number of processes."""
+    """Raises `ValueError` when a run is resumed with other data, another number of processes or another engine."""
     file = output_dir / "data.json"
-    now = {name: record[name] for name in ("data_sha256", "train_problems", "validation_problems", "processes")}
+    names = "data_sha256", "train_problems", "validation_problems", "processes", "engine"
+    now = {name: record[name] for name in names}
     if file.exists() and (before := json.loads(file.read_text())) != now:
-        changed = [f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]
+        changed = [f"{name} was {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]
         raise ValueError(
             f"{output_dir} was started with other data or processes: {', '.join(changed)}. Resume with the same, or "
             "start in another folder."

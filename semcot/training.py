@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,9 +14,6 @@ from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -52,10 +50,13 @@ from semcot.run_record import (
     hub_datasets,
     prepare_output_dir,
 )
+from semcot.sharding import check_engine, engine, own_weights, plain_data_parallelism, shard_base
 from semcot.tokenization import build_tokenizer
 
 LENS_PHASES = ("lens", "exchange")
 """The phases of stage 2 that have the lens term alone, without a pass of the base."""
+GENERATOR_PHASES = ("lens", "generator")
+"""The phases that train the generator, all of them the same weights, which an engine may spread."""
 QUESTION_STATES = "phases/question_states.bin"
 
 
@@ -64,15 +65,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     # Of all processes, where torchrun or accelerate started several; the first may prepare data for long.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
     output_dir = Path(options.output_dir)
-    if options.shard_base and state.num_processes == 1:
-        raise ValueError("--shard_base spreads the base over several processes, but this is one: use torchrun.")
-    for engine in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
-            raise ValueError(
-                f"{engine} through accelerate spreads what is trained in a form that the reasoning encoder cannot be "
-                "saved in. Launch with configs/accelerate/ddp.yaml, and save memory with --shard_base True, which "
-                "spreads the frozen base, and --optim adafactor."
-            )
+    check_engine(options, state.num_processes)
     if options.push_to_hub and os.path.isdir(options.base_model):
         raise ValueError(
             f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. Give "
@@ -111,7 +104,8 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     }
     encoder, aligned_set = None, train_set
     if options.alpha > 0:
-        encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
+        with plain_data_parallelism():
+            encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
         # The phases of the lens read all problems; the others, which need the reasoning's meaning, may read fewer.
         aligned_steps = max((steps[name] for name in steps if name not in LENS_PHASES), default=1)
         num_aligned = step_size * options.batch_size * aligned_steps
@@ -129,24 +123,32 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         shard_base(model)
     for name in steps:
         problems, cache = (train_set, None) if name in LENS_PHASES else (aligned_set, question_cache)
-        record[name] = train_phase(
-            options, name, steps[name], model, tokenizer, encoder, lens_tokens, cache, problems, validation_set
-        )
+        with nullcontext() if name in GENERATOR_PHASES else plain_data_parallelism():
+            record[name] = train_phase(
+                options, name, steps[name], model, tokenizer, encoder, lens_tokens, cache, problems, validation_set
+            )
 
+    weights = own_weights(model)
     # The others wait: a launcher that sees one of its processes end badly ends the rest.
     with state.main_process_first():
         if state.is_main_process:
-            finish(options, model, tokenizer, record)
+            finish(options, model, weights, tokenizer, record)
     return model
 
 
-def finish(options: TrainOptions, model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, record: dict) -> None:
+def finish(
+    options: TrainOptions,
+    model: SemCoTForCausalLM,
+    weights: dict[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    record: dict,
+) -> None:
     """Writes the checkpoint with its card and the record of its run, and pushes it where that was asked for."""
     output_dir = Path(options.output_dir)
     (output_dir / QUESTION_STATES).unlink(missing_ok=True)  # gigabytes that no phase will read again
     record["peak_memory_gb"] = round(peak_memory(PartialState().device) / 1e9, 2)
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
-    model.save_pretrained(output_dir, model_card_kwargs=card)
+    model.save_pretrained(output_dir, state_dict=weights, model_card_kwargs=card)
     tokenizer.save_pretrained(output_dir)
     write_json(output_dir / "training.json", record)
     print(f"The checkpoint is in {output_dir}. Peak memory: {record['peak_memory_gb']} GB.")
@@ -316,26 +318,6 @@ def freeze_layers(model: SemCoTForCausalLM, count: int) -> None:
         part.requires_grad_(False)
 
 
-def shard_base(model: SemCoTForCausalLM) -> None:
-    """
-    Spreads the layers of the frozen base over all processes (FSDP2); each is gathered for as long as it computes.
-
-    Everything else stays whole in every process and is trained by data parallelism as usual, so that saving, resuming
-    and the reasoning encoder know nothing of it. An adapter checkpoint holds no weight of the base.
-    """
-    base, decoder = model.language_model, model.language_model.base_model
-    layers = [module for module in decoder.modules() if type(module).__name__ in base._no_split_modules]
-    for layer in layers:
-        fully_shard(layer)
-    sharded = {parameter for layer in layers for parameter in layer.parameters()}
-    fully_shard(decoder, ignored_params=set(decoder.parameters()) - sharded)
-    frozen = [name for name, _ in model.named_parameters() if name.startswith("language_model.")]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
-    total = sum(parameter.numel() for parameter in base.parameters())
-    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in base.parameters())
-    PartialState().print(f"Each process holds {held / total:.1%} of the base.")
-
-
 def train_encoder(
     options: TrainOptions,
     model: SemCoTForCausalLM,
@@ -440,7 +422,7 @@ def train_phase(
     layers = [part for part in (model.generator, model.thought_layers) if part is not None]
     for part in {"warmup": started, "exchange": [model.thought_layers]}.get(phase, started + layers):
         part.requires_grad_(True)
-    if phase in ("lens", "generator"):
+    if phase in GENERATOR_PHASES:
         freeze_layers(model, options.frozen_layers)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -454,7 +436,7 @@ def train_phase(
         warmup_steps=0.03,
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        bf16=options.autocast,
+        bf16=options.autocast and engine() != "DeepSpeed",  # which has an autocast of its own
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
         eval_strategy="steps",
@@ -496,14 +478,18 @@ def train_phase(
         lens_tokens=lens_tokens,
     )
     checkpoint = last_whole_checkpoint(folder)
-    if checkpoint == str(folder / f"checkpoint-{max_steps}"):  # killed after its last step: nothing is to be trained
+    all_steps_taken = checkpoint == str(folder / f"checkpoint-{max_steps}")  # killed between the last one and the end
+    if all_steps_taken and engine() is None:
         model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"), strict=False)
         trainer.state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
     else:
+        if all_steps_taken:  # an engine spreads a model that is trained, not one that is evaluated alone
+            checkpoint = last_whole_checkpoint(folder, before=max_steps)
         trainer.train(resume_from_checkpoint=checkpoint)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    weights = own_weights(model)
     if trainer.is_world_process_zero():
-        model.save_pretrained(finished)
+        model.save_pretrained(finished, state_dict=weights)
         write_json(folder / "losses.json", trainer.state.log_history)
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()

@@ -522,7 +522,7 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
         build_model(replace(options, lens_steps=3, exchange_epochs=1.0))
 
 
-def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished, monkeypatch):
+def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished):
     file = tmp_path / "train.json"
     bare = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
     file.write_text(json.dumps(bare))
@@ -531,10 +531,6 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
         train(own)
     with pytest.raises(ValueError, match="but this is one: use torchrun"):
         train(replace(options, shard_base=True))
-    for engine in ("FSDP", "DEEPSPEED"):
-        with monkeypatch.context() as patch, pytest.raises(ValueError, match=f"{engine} through.*--shard_base True"):
-            patch.setenv(f"ACCELERATE_USE_{engine}", "true")
-            train(options)
     with pytest.raises(ValueError, match="nobody who downloads the checkpoint has"):
         train(replace(own, push_to_hub=True))
     file.write_text(json.dumps([*bare, {"question": "What? " * 400, "answer": "7"}]))

@@ -1,0 +1,138 @@
+"""Training under the engines of configs/accelerate/, with two processes on CPUs; everything around is in the helper."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
+from safetensors.torch import load_file
+from test_training import as_flags, tiny_options
+
+from semcot.options import PHASES, TrainOptions
+from semcot.training import train
+
+HELPER = ROOT / "tests" / "engine_on_cpu.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+TERMS = {"loss", "answer_loss", "alignment_loss", "lens_loss", "accuracy", "lens_accuracy", "grad_norm"}
+deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed, which has no wheels")
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> TrainOptions:
+    folder = tmp_path_factory.mktemp("sharding")
+    tiny_language_model(max_position_embeddings=1024).save_pretrained(folder / "tiny-llama")
+    tiny_base_tokenizer().save_pretrained(folder / "tiny-llama")
+    options = tiny_options(folder / "tiny-llama", folder / "ddp")
+    return replace(options, dataset=["synthetic_arithmetic"], num_samples=[60], batch_size=4, encoder_batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def expected(options) -> TrainOptions:
+    """A run by data parallelism, which the others are compared with."""
+    launch("ddp.yaml", options)
+    return options
+
+
+def launch(config: str, options: TrainOptions) -> str:
+    """Trains in two processes as a shipped configuration says; returns what was printed."""
+    folder = Path(options.output_dir).parent
+    settings = yaml.safe_load((ROOT / "configs" / "accelerate" / config).read_text())
+    if "deepspeed_config" in settings and not options.autocast:
+        file = ROOT / settings["deepspeed_config"]["deepspeed_config_file"]
+        changed = {**json.loads(file.read_text()), "torch_autocast": {"enabled": False}}
+        (folder / file.name).write_text(json.dumps(changed))
+        settings["deepspeed_config"]["deepspeed_config_file"] = str(folder / file.name)
+    (folder / config).write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / config)]
+    command += ["--num_processes", "2", "--main_process_port", "0", str(HELPER), str(ROOT / "train_semcot.py")]
+    result = subprocess.run([*command, *as_flags(options)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def losses(options: TrainOptions) -> dict[str, list[dict]]:
+    files = {phase: Path(options.output_dir) / "phases" / phase / "losses.json" for phase in PHASES}
+    return {phase: json.loads(file.read_text()) for phase, file in files.items() if file.exists()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
+def test_an_engine_trains_as_data_parallelism_does_and_resumes(config, expected, tmp_path):
+    options = replace(expected, output_dir=str(tmp_path / "run"))
+    output = launch(config, options)
+    if config == "fsdp.yaml":
+        assert {float(share) for share in re.findall(r"holds ([\d.]+)% of the model", output)} == {50.0}
+    compared, found = 0, losses(options)
+    for phase, history in losses(expected).items():
+        for entry, same in zip(history, found[phase], strict=True):
+            for term in TERMS & entry.keys():
+                assert same[term] == pytest.approx(entry[term], abs=1.01e-4), f"{phase}, step {entry['step']}: {term}"
+                compared += 1
+    assert compared > 50
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    for name, weight in load_file(Path(expected.output_dir) / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], weight, atol=1e-3, rtol=1e-3)
+    checkpoint = tmp_path / "run" / "phases" / "generator" / "checkpoint-4"
+    assert sum(file.stat().st_size for file in checkpoint.rglob("*")) < 8 * sum(w.nbytes for w in weights.values())
+
+    # Killed in the generator's phase, and between its last step and its end.
+    for lost in (("checkpoint-5", "finished", "losses.json"), ("finished", "losses.json")):
+        folder = tmp_path / f"without-{len(lost)}"
+        shutil.copytree(tmp_path / "run", folder)
+        for name in (folder / "model.safetensors", *(folder / "phases" / "generator" / part for part in lost)):
+            shutil.rmtree(name) if name.is_dir() else name.unlink()
+        launch(config, replace(options, output_dir=str(folder), resume_from_checkpoint=True))
+        again = load_file(folder / "model.safetensors")
+        assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
+def test_in_bfloat16_the_weights_that_are_trained_stay_in_float32(config, expected, tmp_path):
+    options = replace(expected, output_dir=str(tmp_path / "run"), dtype="bfloat16", bf16=True)
+    launch(config, options)
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
+    for phase, history in losses(expected).items():
+        for entry, other in zip(history, losses(options)[phase], strict=True):
+            for term in {"loss", "answer_loss", "lens_loss"} & entry.keys():
+                assert other[term] == pytest.approx(entry[term], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "environment, changed, message",
+    [
+        ({"USE_FSDP": "true"}, {}, "FSDP needs fsdp_version 2"),
+        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"thought_passes": 2}, "thought_passes above 1 need"),
+        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"exchange_epochs": 1.0, "lens_steps": 2}, "exchange_epochs"),
+        ({"MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16: set it to 'no'"),
+        pytest.param(
+            {"USE_DEEPSPEED": "true", "DEEPSPEED_ZERO_STAGE": "3"}, {}, "ZeRO-3 is not supported", marks=deepspeed
+        ),
+        pytest.param(
+            {"USE_DEEPSPEED": "true", "DEEPSPEED_CONFIG_FILE": "configs/accelerate/zero2.json"},
+            {"bf16": False},
+            "torch_autocast is True.*--bf16 True",
+            marks=deepspeed,
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_at_the_start(
+    environment, changed, message, options, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    for name, value in environment.items():
+        monkeypatch.setenv(name if name.startswith("FSDP_") else f"ACCELERATE_{name}", value)
+    with pytest.raises(ValueError, match=message):
+        train(replace(options, output_dir=str(tmp_path / "run"), **changed))
+    assert not (tmp_path / "run").exists()
