@@ -27,9 +27,15 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that this process took so far, of the GPU's memory on a GPU, else of the machine's."""
+def peak_memory(device: torch.device, restart: bool = False) -> int:
+    """
+    Bytes: the most that this process took so far, of the GPU's memory on a GPU, else of the machine's. `restart` has
+    the next call tell of what comes after this one alone; of the machine's memory that cannot be told.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        if restart:
+            torch.cuda.reset_peak_memory_stats(device)
+        return peak
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

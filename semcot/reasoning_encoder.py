@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semcot import reasoning_module
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.reasoning_module import ReasoningModule, check_base, default_layers
+from semcot.sharding import GradientsInBuckets
 from semcot.state_cache import MeanCache, StateCache
 
 PAIR = ["reasoning", "condensed_reasoning"]
@@ -283,7 +284,7 @@ def encode_thoughts(encoder: SentenceTransformer, thoughts: torch.FloatTensor) -
     return encoder({"input_features": thoughts, "attention_mask": mask})["sentence_embedding"]
 
 
-class _Trainer(SentenceTransformerTrainer):
+class _Trainer(GradientsInBuckets, SentenceTransformerTrainer):
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         # The base stays where it is; the stock method would load it a second time, by name.
         _load_weights(self.model, Path(checkpoint_path))

@@ -122,7 +122,17 @@ def own_weights(model: SemCoTForCausalLM) -> dict[str, torch.Tensor]:
     return {name: whole(weight).cpu() if isinstance(weight, DTensor) else weight for name, weight in weights.items()}
 
 
-class ShardedTrainer(Trainer):
+class GradientsInBuckets:
+    """A trainer whose gradients lie, in data parallelism, where they are averaged, and not there and once more."""
+
+    def _wrap_model(self, *args, **kwargs) -> nn.Module:
+        model = super()._wrap_model(*args, **kwargs)
+        if self.accelerator.ddp_handler is not None:
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
+        return model
+
+
+class ShardedTrainer(GradientsInBuckets, Trainer):
     """
     [`transformers.Trainer`] whose checkpoints, under FSDP and DeepSpeed too, hold the model's own weights in one
     `model.safetensors` and nothing of the frozen base.

@@ -103,6 +103,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         if getattr(options, phase.epochs) > 0
     }
     encoder, aligned_set = None, train_set
+    peaks = record["peak_memory_gb"] = {}
     if options.alpha > 0:
         with plain_data_parallelism():
             encoder, record["reasoning_encoder"] = train_encoder(options, model, tokenizer, train_set, validation_set)
@@ -112,6 +113,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         aligned_set = train_set.select(range(min(num_aligned, len(train_set))))
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
+        peaks["reasoning_encoder"] = round(peak_memory(state.device, restart=True) / 1e9, 2)
     question_cache = None
     if options.cache_questions and any(not is_finished(options, name) for name in steps if name not in LENS_PHASES):
         problems = concatenate_datasets([part.select_columns("prompt_ids") for part in (aligned_set, validation_set)])
@@ -127,6 +129,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
             record[name] = train_phase(
                 options, name, steps[name], model, tokenizer, encoder, lens_tokens, cache, problems, validation_set
             )
+        peaks[name] = round(peak_memory(state.device, restart=True) / 1e9, 2)
 
     weights = own_weights(model)
     # The others wait: a launcher that sees one of its processes end badly ends the rest.
@@ -146,12 +149,11 @@ def finish(
     """Writes the checkpoint with its card and the record of its run, and pushes it where that was asked for."""
     output_dir = Path(options.output_dir)
     (output_dir / QUESTION_STATES).unlink(missing_ok=True)  # gigabytes that no phase will read again
-    record["peak_memory_gb"] = round(peak_memory(PartialState().device) / 1e9, 2)
     card = {"datasets": hub_datasets(options), "details": describe_for_card(options, record)}
     model.save_pretrained(output_dir, state_dict=weights, model_card_kwargs=card)
     tokenizer.save_pretrained(output_dir)
     write_json(output_dir / "training.json", record)
-    print(f"The checkpoint is in {output_dir}. Peak memory: {record['peak_memory_gb']} GB.")
+    print(f"The checkpoint is in {output_dir}. Peak memory: {max(record['peak_memory_gb'].values())} GB.")
     if options.push_to_hub:
         repo_id = options.hub_model_id or output_dir.resolve().name
         try:

@@ -189,3 +189,15 @@ def test_meaning_of_thoughts_fits_them_to_the_reasonings(recipe, tmp_path):
     start, fitted = thoughts["tokens at random"], thoughts["those, fitted to the reasoning"]
     assert fitted["cosine"] > max(0.9, start["cosine"]) and fitted["own reasoning found"] > 0.5
     assert all(0 <= row["accuracy"] <= 1 for row in thoughts.values())
+
+
+def test_memory_of_training(tmp_path):
+    table = run("train_memory.py", "--processes", 4, "--output", tmp_path / "computed.json")
+    figures = json.loads((tmp_path / "computed.json").read_text())["gb"]["Llama-2-7B + Sheared-LLaMA-1.3B"]
+    assert "| Llama-2-7B + Sheared-LLaMA-1.3B | 13.5 |" in table
+    # 6.74 and 1.28 billion weights, four layers of 202 million.
+    assert figures["each whole"] == pytest.approx(6.74 * 2 + 1.28 * 16 + 4 * 0.2024 * 4, abs=0.1)
+    assert figures["fsdp"] == pytest.approx((6.74 * 2 + 1.28 * 16) / 4 + 4 * 0.2024 * 4, abs=0.1)
+    run("train_memory.py", "--measure", "tiny + tiny", "--output", tmp_path / "measured.json")
+    peaks = json.loads((tmp_path / "measured.json").read_text())["peak_gb"]
+    assert set(peaks) == {"reasoning_encoder", "warmup", "generator"} and min(peaks.values()) > 0

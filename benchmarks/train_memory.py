@@ -1,0 +1,166 @@
+"""
+What training the paper's pairs of 7B takes on each of several GPUs, computed from the sizes of their parts, activations
+not counted; and, on a GPU, what it took in truth, with random weights of the same sizes.
+
+    python benchmarks/train_memory.py --processes 4 --output results/train_memory.json
+    python benchmarks/train_memory.py --measure "Qwen2.5-7B + Qwen2.5-0.5B" --output measured.json
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from modeling_semcot import decoder_layers  # noqa: E402
+from semcot.data import load_problems  # noqa: E402
+from semcot.files import write_json  # noqa: E402
+from semcot.machine import device_name, versions  # noqa: E402
+from semcot.options import TrainOptions, parse_options  # noqa: E402
+from semcot.training import train  # noqa: E402
+
+SIZES = {
+    "Llama-2-7B": ("llama", 32000, 4096, 11008, 32, 32, 32),
+    "Sheared-LLaMA-1.3B": ("llama", 32000, 2048, 5504, 24, 16, 16),
+    "Mistral-7B": ("mistral", 32000, 4096, 14336, 32, 32, 8),
+    "mistral-1.1b": ("mistral", 32000, 2048, 5632, 22, 32, 4),
+    "Qwen2.5-7B": ("qwen2", 152064, 3584, 18944, 28, 28, 4),
+    "Qwen2.5-0.5B": ("qwen2", 152064, 896, 4864, 24, 14, 2),
+    "tiny": ("llama", 2048, 32, 64, 4, 4, 2),
+}
+"""Family, vocabulary, width, width of the MLPs, layers, heads, heads of keys and values."""
+PAIRS = {
+    "Llama-2-7B + Sheared-LLaMA-1.3B": "llama2_7b.yaml",
+    "Mistral-7B + mistral-1.1b": "mistral_7b.yaml",
+    "Qwen2.5-7B + Qwen2.5-0.5B": "qwen2_5_7b.yaml",
+}
+"""The recipe of each."""
+HALF, FULL = 2, 4
+"""Bytes of a weight in bfloat16 and in float32."""
+
+
+def config_of(name: str) -> PreTrainedConfig:
+    family, vocabulary, width, mlp, layers, heads, key_value_heads = SIZES[name]
+    return AutoConfig.for_model(
+        family,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=name in ("Qwen2.5-0.5B", "tiny"),
+    )
+
+
+def computed(base_config: PreTrainedConfig, generator_config: PreTrainedConfig, encoder_layers: int, n: int) -> dict:
+    """GB for each part in each of `n` processes, and in all for each way of spreading them."""
+    with torch.device("meta"):
+        base, generator = AutoModelForCausalLM.from_config(base_config), AutoModel.from_config(generator_config)
+    layers = decoder_layers(base.base_model)
+    spread = HALF * sum(weight.numel() for weight in layers.parameters())
+    frozen = HALF * sum(weight.numel() for weight in base.parameters())
+    copied = sum(weight.numel() for weight in layers[:encoder_layers].parameters())
+    encoder = FULL * copied
+    trained = sum(weight.numel() for weight in generator.parameters())
+    # Weights, gradients and Adam's two moments; adafactor's are rows and columns, next to nothing.
+    adam, adafactor = 4 * FULL * trained, 2 * FULL * trained
+    # ZeRO-2 shares out gradients, moments and a copy of the weights; FSDP all of them, and of the base too.
+    zero2, fsdp = FULL * trained * (1 + 4 / n), adam / n
+    shard = frozen - spread + spread / n
+    figures = {
+        "base": frozen,
+        "generator": adam,
+        "encoder": encoder,
+        "each whole": frozen + adam + encoder,
+        "shard_base": shard + adam + encoder,
+        "shard_base, adafactor": shard + adafactor + encoder,
+        "zero2": frozen + zero2 + encoder,
+        "fsdp": frozen / n + fsdp + encoder,
+        "stage 1": frozen + 4 * encoder,
+        "stage 1, adafactor": frozen + 2 * encoder,
+        "warm-up": frozen + FULL * trained + encoder,
+    }
+    return {name: round(size / 1e9, 1) for name, size in figures.items()}
+
+
+def own_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-pair encoding of 2,000 tokens, of the problems that are trained on."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=["<eos>", "<pad>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(load_problems("synthetic_arithmetic", num_samples=500)["question"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+
+
+def measured(base_config: PreTrainedConfig, generator_config: PreTrainedConfig, options: TrainOptions) -> dict:
+    """Trains three steps of every phase on models of these sizes with random weights; GB at the peak of each."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = own_tokenizer()
+    for name, config in ((options.base_model, base_config), (options.generator, generator_config)):
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model.save_pretrained(name)
+        tokenizer.save_pretrained(name)
+        del model
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    train(options)
+    return json.loads((Path(options.output_dir) / "training.json").read_text())["peak_memory_gb"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--measure", choices=[*PAIRS, "tiny + tiny"], help="train this pair on the present device")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    result = {"versions": versions("torch", "transformers")}
+    if arguments.measure is None:
+        result |= {"processes": arguments.processes, "gb": {}}
+        print("| " + " | ".join(["base + generator", *computed(config_of("tiny"), config_of("tiny"), 1, 1)]) + " |")
+        for pair, recipe in PAIRS.items():
+            options = parse_options([str(ROOT / "configs" / recipe), "--output_dir", "-"])
+            base, generator = (config_of(name) for name in pair.split(" + "))
+            encoder_layers = options.encoder_end_layer - options.encoder_start_layer
+            figures = computed(base, generator, encoder_layers, arguments.processes)
+            result["gb"][pair] = figures
+            print("| " + " | ".join([pair, *(f"{size:.1f}" for size in figures.values())]) + " |")
+    else:
+        base, generator = (config_of(name) for name in arguments.measure.split(" + "))
+        recipe = PAIRS.get(arguments.measure, "multiarith_smollm2.yaml")
+        folder = Path(tempfile.mkdtemp())
+        try:
+            flags = f"--output_dir {folder}/run --base_model {folder}/base --dataset synthetic_arithmetic"
+            flags += " --num_samples 200 --max_steps 3 --eval_steps 1000 --save_steps 1000"
+            options = parse_options([str(ROOT / "configs" / recipe), *flags.split()])
+            options.generator, options.generator_layers = str(folder / "generator"), None
+            encoder_layers = (options.encoder_end_layer or 1) - (options.encoder_start_layer or 0)
+            result |= {
+                "pair": arguments.measure,
+                "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+                "batch_size": options.batch_size,
+                "computed_gb": computed(base, generator, encoder_layers, 1),
+                "peak_gb": measured(base, generator, options),
+            }
+        finally:
+            shutil.rmtree(folder)
+        print(json.dumps(result, indent=2))
+    if arguments.output:
+        write_json(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()
