@@ -1,6 +1,7 @@
 """
-How fast stage 2 trains: a plain loop (one problem at a time, the whole sequence in the graph, logits everywhere) and
-this project's trainer at several batch sizes, in one process, from the same weights, on the same problems.
+How fast stage 2 trains: a plain loop (one problem at a time, the whole sequence in the graph, logits everywhere, the
+reasoning embedded whenever it is read) and this project's trainer at several batch sizes, in one process, from the same
+weights, on the same problems, with the same loss.
 
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
@@ -8,8 +9,9 @@ First the loss of both on the same problems is compared; nothing is timed if the
 operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
 product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
 
-Each batch size is timed twice: as in a first pass over the problems, and as in every further one with
-`--cache_questions`, where the base does not read the questions again.
+Each batch size is timed twice: as in a run without `--cache_questions`, and as in one with it, where the base does not
+read the questions again. What such runs compute once for each problem, before their passes over them, is timed by
+itself, and `ratio_over_passes` has all of it.
 """
 
 import argparse
@@ -25,6 +27,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainingArguments
 from transformers.utils import logging
@@ -38,35 +42,60 @@ from semcot.distillation import DistillationCollator, DistillationTrainer, token
 from semcot.machine import device_name  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
+from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
 from semcot.training import build_model, header_length  # noqa: E402
 
 LEARNING_RATE = 3e-4
 LARGEST_DIFFERENCE = 1e-4
+PASSES = (1, 3, 5, 10)
 
 
-def plain_loss(model: SemCoTForCausalLM, row: dict, device: torch.device) -> torch.Tensor:
-    """The mean cross-entropy of one answer, without any shortcut."""
+def plain_losses(
+    model: SemCoTForCausalLM, encoder: SentenceTransformer | None, row: dict, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The mean cross-entropy of one answer and how far the thoughts are from meaning the reasoning, without any shortcut.
+    """
     prompt, answer = row["prompt_ids"], row["answer_ids"]
     input_ids = torch.tensor([prompt + answer], device=device)
     labels = torch.tensor([[-100] * len(prompt) + answer], device=device)
-    return model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), labels=labels).loss
+    outputs = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), labels=labels)
+    if encoder is None:
+        return outputs.loss, torch.zeros(())
+    meaning, wanted = encode_thoughts(encoder, outputs.thoughts), encode_texts(encoder, [row["reasoning"]])
+    return outputs.loss, (1 - torch.nn.functional.cosine_similarity(meaning, wanted.to(meaning))).mean()
 
 
-def plain_loop(model: SemCoTForCausalLM, rows: list[dict], device: torch.device, autocast: torch.autocast) -> float:
+def plain_loop(
+    model: SemCoTForCausalLM,
+    encoder: SentenceTransformer | None,
+    alpha: float,
+    rows: list[dict],
+    device: torch.device,
+    autocast: torch.autocast,
+) -> float:
     """Trains on the rows one by one; returns problems per second."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
     model.train()
     started = now(device)
     for row in rows:
         with autocast:
-            loss = plain_loss(model, row, device)
-        loss.backward()
+            answer_loss, alignment_loss = plain_losses(model, encoder, row, device)
+        ((1 - alpha) * answer_loss + alpha * alignment_loss).backward()
         optimizer.step()
         optimizer.zero_grad()
     return len(rows) / (now(device) - started)
 
 
-def make_trainer(model: SemCoTForCausalLM, rows, collator, batch_size: int, options: argparse.Namespace, folder: str):
+def make_trainer(
+    model: SemCoTForCausalLM,
+    encoder: SentenceTransformer | None,
+    rows: Dataset,
+    collator: DistillationCollator,
+    batch_size: int,
+    options: argparse.Namespace,
+    folder: str,
+) -> DistillationTrainer:
     arguments = TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=batch_size,
@@ -80,7 +109,14 @@ def make_trainer(model: SemCoTForCausalLM, rows, collator, batch_size: int, opti
         disable_tqdm=True,
         report_to="none",
     )
-    return DistillationTrainer(model, arguments, train_dataset=rows, data_collator=collator, alpha=0.0)
+    return DistillationTrainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=collator,
+        reasoning_encoder=encoder,
+        alpha=options.alpha,
+    )
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -115,6 +151,7 @@ def main() -> None:
     parser.add_argument("--base_model", default=TrainOptions.base_model)
     parser.add_argument("--generator_layers", type=int, default=10)
     parser.add_argument("--num_thoughts", type=int, default=5)
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the semantic loss; 0 for none")
     parser.add_argument("--data", default="synthetic_arithmetic")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4, 8, 16, 32])
     parser.add_argument("--plain_samples", type=int, default=48)
@@ -142,7 +179,16 @@ def main() -> None:
     )
     model, tokenizer = build_model(recipe)
     model.to(device)
+    encoder, embeddings, once = None, None, {}
+    if options.alpha > 0:
+        encoder = build_reasoning_encoder(model.language_model, tokenizer).requires_grad_(False).eval()
+        started = now(device)
+        with autocast:
+            embeddings = encode_texts(encoder, list(problems["reasoning"])).float().cpu()
+        once["reasonings embedded"] = (now(device) - started) / len(problems)
     rows = tokenize_problems(problems, tokenizer, options.num_thoughts)
+    if embeddings is not None:
+        rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
     length = header_length(model, tokenizer)
     collator = DistillationCollator(tokenizer.pad_token_id, length)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
@@ -155,39 +201,45 @@ def main() -> None:
         "attention": model.language_model.config._attn_implementation,
         "seed": options.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "alpha": options.alpha,
         "mean_tokens": sum(rows["length"]) / len(rows),
         "losses": {},
         "samples_per_s": {},
         "ratio": {},
+        "ratio_over_passes": {},
         "gflop_per_sample": {},
         "share_of_matrix_peak": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        # The same loss on the same problems, whichever way it is computed: a mean over all answer tokens.
+        # The same losses on the same problems, whichever way they are computed: means over answer tokens and over rows.
         first = rows.select(range(max(options.batch_sizes)))
         model.train()
         with torch.no_grad(), autocast:
             counts = torch.tensor([len(row["answer_ids"]) for row in first], dtype=torch.float)
-            losses = torch.tensor([plain_loss(model, row, device).item() for row in first])
-        figures["losses"]["plain"] = ((losses * counts).sum() / counts.sum()).item()
+            losses = torch.tensor([plain_losses(model, encoder, row, device) for row in first])
+        figures["losses"]["plain"] = {"answer_loss": (losses[:, 0] @ counts / counts.sum()).item()}
+        if encoder is not None:
+            figures["losses"]["plain"]["alignment_loss"] = losses[:, 1].mean().item()
         started = now(device)
         question_cache = QuestionCache(
             model, rows, length, Path(folder) / "questions.bin", autocast=options.dtype == "bfloat16"
         )
-        figures["cached_questions_per_s"] = len(rows) / (now(device) - started)
+        once["questions kept"] = (now(device) - started) / len(rows)
         collators = {"": collator, ", questions cached": replace(collator, question_cache=question_cache)}
         runs = [(f"batch {size}{name}", size, collators[name]) for name in collators for size in options.batch_sizes]
         for name, batch_size, collate in runs:
-            trainer = make_trainer(model, rows, collate, batch_size, options, folder)
-            total = 0.0
+            trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
             for start in range(0, len(first), batch_size):
                 batch = trainer._prepare_inputs(collate([first[i] for i in range(start, start + batch_size)]))
                 with autocast:
-                    total += trainer.compute_loss(model, batch).item() * counts[start : start + batch_size].sum().item()
-            loss = figures["losses"][name] = total / counts.sum().item()
+                    trainer.compute_loss(model, batch)
+            logs = {"loss": 0.0}
+            trainer.log(logs)
+            figures["losses"][name] = {term: logs[term] for term in figures["losses"]["plain"]}
             allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else 0.02
-            if abs(loss - figures["losses"]["plain"]) > allowed:
-                raise RuntimeError(f"In {name} the loss is another: {figures['losses']}")
+            for term, loss in figures["losses"]["plain"].items():
+                if abs(figures["losses"][name][term] - loss) > allowed:
+                    raise RuntimeError(f"In {name} the loss is another: {figures['losses']}")
 
         peak = matrix_peak(device, getattr(torch, options.dtype))
 
@@ -199,18 +251,18 @@ def main() -> None:
 
         by_length = sorted(rows, key=lambda row: row["length"])
         plain_rows = list(rows.select(range(options.plain_samples)))
-        plain_loop(model, plain_rows[:2], device, autocast)  # warm-up
-        rate = plain_loop(model, plain_rows, device, autocast)
+        plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
+        rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
         middle = by_length[len(by_length) // 2]
-        record("plain", rate, operations(lambda: plain_loss(model, middle, device), autocast))
+        record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
         for name, batch_size, collate in runs:
             with torch.no_grad():
                 for key, weight in trained.items():
                     model.get_parameter(key).copy_(weight)
             some = rows.select(range(2 * batch_size))
-            make_trainer(model, some, collate, batch_size, options, folder).train()  # warm-up
+            make_trainer(model, encoder, some, collate, batch_size, options, folder).train()  # warm-up
             whole = rows.select(range(len(rows) // batch_size * batch_size))
-            trainer = make_trainer(model, whole, collate, batch_size, options, folder)
+            trainer = make_trainer(model, encoder, whole, collate, batch_size, options, folder)
             started = now(device)
             trainer.train()
             rate = len(whole) / (now(device) - started)
@@ -219,6 +271,15 @@ def main() -> None:
             counted = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
             record(name, rate, counted / batch_size)
             print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+    figures["seconds_once_per_problem"] = once
+    plain = 1 / figures["samples_per_s"]["plain"]
+    for size in options.batch_sizes:
+        each, kept = (1 / figures["samples_per_s"][f"batch {size}{name}"] for name in collators)
+        embedded = once.get("reasonings embedded", 0.0)
+        figures["ratio_over_passes"][f"batch {size}"] = {
+            passes: passes * plain / (embedded + min(passes * each, once["questions kept"] + passes * kept))
+            for passes in PASSES
+        }
     if device.type == "cuda":
         figures["peak_gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -157,7 +157,7 @@ def finish(
     if options.push_to_hub:
         repo_id = options.hub_model_id or output_dir.resolve().name
         try:
-            print(model.push_to_hub(repo_id, tokenizer=tokenizer, model_card_kwargs=card))
+            print(model.push_to_hub(repo_id, tokenizer=tokenizer, state_dict=weights, model_card_kwargs=card))
         except Exception as error:
             error.add_note(
                 f"The checkpoint in {output_dir} is whole. To push it, run the same command once more with "
