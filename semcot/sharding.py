@@ -37,12 +37,14 @@ def engine() -> str | None:
 
 def check_engine(options: TrainOptions, num_processes: int) -> None:
     """Raises `ValueError` for what cannot be trained in the way that this process was launched."""
-    if options.shard_base and num_processes == 1:
-        raise ValueError("--shard_base spreads the base over several processes, but this is one: use torchrun.")
     if options.shard_base and engine():
         raise ValueError(f"--shard_base is for torchrun and configs/accelerate/ddp.yaml, not for {engine()}.")
+    if options.shard_base and num_processes == 1:
+        raise ValueError("--shard_base spreads the base over several processes, but this is one: use torchrun.")
     if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
         raise ValueError(f"accelerate was given mixed_precision {precision}: set it to 'no', --bf16 decides here.")
+    if engine() and options.optim == "adafactor":
+        raise ValueError(f"adafactor reads whole weights, {engine()} spreads them: use configs/accelerate/ddp.yaml.")
     if engine() == "FSDP":
         plugin = FullyShardedDataParallelPlugin()
         if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading or plugin.activation_checkpointing:

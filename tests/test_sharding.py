@@ -115,6 +115,8 @@ def test_in_bfloat16_the_weights_that_are_trained_stay_in_float32(config, expect
         ({"USE_FSDP": "true"}, {}, "FSDP needs fsdp_version 2"),
         ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"thought_passes": 2}, "thought_passes above 1 need"),
         ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"exchange_epochs": 1.0, "lens_steps": 2}, "exchange_epochs"),
+        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"optim": "adafactor"}, "adafactor reads whole weights"),
+        ({"USE_DEEPSPEED": "true"}, {"shard_base": True}, "shard_base is for .*, not for DeepSpeed"),
         ({"MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16: set it to 'no'"),
         pytest.param(
             {"USE_DEEPSPEED": "true", "DEEPSPEED_ZERO_STAGE": "3"}, {}, "ZeRO-3 is not supported", marks=deepspeed
