@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What only a GPU can tell, in about ten minutes on one of 80 GB: the GPU tests, how fast stage 2 trains and at which
-# share of the chip's matrix peak, what a 7B pair takes of its memory, and accelerate's engines on it.
+# What only a GPU can tell: the GPU tests, how fast stage 2 trains and at which share of the chip's matrix peak, what a 7B
+# pair takes of its memory (a GPU of 48 GB or more), and accelerate's engines on it.
 #
 #   benchmarks/on_gpu.sh [FOLDER FOR THE LOGS]      PYTHON=python of an environment with requirements.txt
 #

@@ -8,7 +8,6 @@ not counted; and, on a GPU, what it took in truth, with random weights of the sa
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -141,12 +140,11 @@ def main() -> None:
     else:
         base, generator = (config_of(name) for name in arguments.measure.split(" + "))
         recipe = PAIRS.get(arguments.measure, "multiarith_smollm2.yaml")
-        folder = Path(tempfile.mkdtemp())
-        try:
+        with tempfile.TemporaryDirectory() as folder:
             flags = f"--output_dir {folder}/run --base_model {folder}/base --dataset synthetic_arithmetic"
             flags += " --num_samples 200 --max_steps 3 --eval_steps 1000 --save_steps 1000"
             options = parse_options([str(ROOT / "configs" / recipe), *flags.split()])
-            options.generator, options.generator_layers = str(folder / "generator"), None
+            options.generator, options.generator_layers = f"{folder}/generator", None
             encoder_layers = (options.encoder_end_layer or 1) - (options.encoder_start_layer or 0)
             result |= {
                 "pair": arguments.measure,
@@ -155,8 +153,6 @@ def main() -> None:
                 "computed_gb": computed(base, generator, encoder_layers, 1),
                 "peak_gb": measured(base, generator, options),
             }
-        finally:
-            shutil.rmtree(folder)
         print(json.dumps(result, indent=2))
     if arguments.output:
         write_json(arguments.output, result)

@@ -25,6 +25,8 @@ RESUME_FLAGS = (
     "report_to",
 )
 
+PLAIN = "data parallelism"
+"""What a run is recorded with that no engine was asked for."""
 
 SHOWN = (
     "loss",
@@ -83,7 +85,7 @@ def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
         "device": device_name(state.device),
         "cpu_threads": torch.get_num_threads(),
         "processes": state.num_processes,
-        "engine": engine() or "data parallelism",
+        "engine": engine() or PLAIN,
         "train_problems": len(train_set),
         "validation_problems": len(validation_set),
         "data_sha256": fingerprint(train_set),
@@ -95,12 +97,13 @@ def check_same_run(output_dir: Path, record: dict) -> None:
     file = output_dir / "data.json"
     names = "data_sha256", "train_problems", "validation_problems", "processes", "engine"
     now = {name: record[name] for name in names}
-    if file.exists() and (before := json.loads(file.read_text())) != now:
-        changed = [f"{name} was {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]
-        raise ValueError(
-            f"{output_dir} was started with other data or processes: {', '.join(changed)}. Resume with the same, or "
-            "start in another folder."
-        )
+    if file.exists():
+        before = {"engine": PLAIN, **json.loads(file.read_text())}  # older records do not name it
+        if changed := [f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]:
+            raise ValueError(
+                f"{output_dir} was started with other data, processes or engine: {', '.join(changed)}. Resume with the "
+                "same, or start in another folder."
+            )
     write_json(file, now)
 
 

@@ -540,9 +540,13 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
     folder = tmp_path / "resumed"
     shutil.copytree(finished[1], folder)
     data = json.loads((folder / "data.json").read_text())
-    (folder / "data.json").write_text(json.dumps({**data, "data_sha256": "0"}))
-    with pytest.raises(ValueError, match="started with other data or processes: data_sha256 was 0"):
-        train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
+    for name, other in (("data_sha256", "0"), ("engine", "FSDP")):
+        (folder / "data.json").write_text(json.dumps({**data, name: other}))
+        with pytest.raises(ValueError, match=f"started with other data, processes or engine: {name} was {other}"):
+            train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
+    del data["engine"]  # as in runs that were started before it was written down
+    (folder / "data.json").write_text(json.dumps(data))
+    train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
 
 
 def test_a_named_generator(options, tmp_path):
