@@ -117,6 +117,8 @@ class SemCoTForCausalLM(
     _can_compile_fullgraph = True
     generator_is_sharded = False
     """Set by whoever spreads the generator over devices, so that its layers are whole only while each of them runs."""
+    question_apart = True
+    """Whether training reads the question in a pass of its own, without a gradient: less arithmetic, more passes."""
 
     def __init__(
         self, config: SemCoTConfig, language_model: PreTrainedModel | None = None, with_base: bool = True
@@ -176,8 +178,8 @@ class SemCoTForCausalLM(
             labels (`(batch, length)`):
                 Tokens to predict, -100 elsewhere and on every placeholder.
             logits_to_keep (`int`):
-                Number of last positions whose logits are returned, 0 for all. When none of the question's are, no
-                gradient is carried through the base's pass over the question: nothing there is trained.
+                Number of last positions whose logits are returned, 0 for all. When none of the question's are, and
+                `question_apart`, no gradient is carried through the base's pass over it: nothing there is trained.
             thoughts_only (`bool`):
                 Stop after the generator: the output holds nothing but the thoughts.
             past_key_values, cache (`Cache`):
@@ -213,7 +215,7 @@ class SemCoTForCausalLM(
                             f"question_states go over {question_length} columns, but the thoughts begin at {first}."
                         )
                     cache = _filled_cache(question_states, self.config.text_config)
-                elif torch.is_grad_enabled() and logits_to_keep and cache is None and not use_cache:
+                elif self._reads_question_apart() and logits_to_keep and cache is None and not use_cache:
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
                     shared_length = _shared_length(input_ids, attention_mask)
 
@@ -334,7 +336,7 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        if torch.is_grad_enabled() and self._trains_through_cache() and not torch.compiler.is_compiling():
+        if self._reads_question_apart() and self._trains_through_cache() and not torch.compiler.is_compiling():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
@@ -346,6 +348,9 @@ class SemCoTForCausalLM(
     def _trains_through_cache(self) -> bool:
         """Whether a gradient can pass through the generator's keys and values to an earlier pass of its layers."""
         return not (self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False))
+
+    def _reads_question_apart(self) -> bool:
+        return self.question_apart and torch.is_grad_enabled()
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""

@@ -21,13 +21,14 @@ from transformers import AutoModelForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def build(folder: str, dtype: str) -> dict[str, float]:
+def build(folder: str, dtype: str, device: str) -> dict[str, float]:
     """Writes a full checkpoint with random weights; returns its size in GB and the seconds taken."""
     from configuration_semcot import SemCoTConfig
     from modeling_semcot import SemCoTForCausalLM
 
     started = time.perf_counter()
-    model = SemCoTForCausalLM._from_config(SemCoTConfig(), dtype=getattr(torch, dtype))
+    with torch.device(device):
+        model = SemCoTForCausalLM._from_config(SemCoTConfig(), dtype=getattr(torch, dtype))
     built = time.perf_counter()
     model.save_pretrained(folder)
     return {
@@ -84,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     if options.step:
-        step = build(options.folder, dtype) if options.step == "build" else run(options.folder, dtype, options.device)
+        step = (build if options.step == "build" else run)(options.folder, dtype, options.device)
         print(json.dumps(step))
         return
 

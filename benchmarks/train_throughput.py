@@ -5,13 +5,14 @@ weights, on the same problems, with the same loss.
 
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
-First the loss of both on the same problems is compared; nothing is timed if they differ. Beside the speeds stand the
+The loss of each way on the same problems is compared with the plain loop's before it is timed; if one differs, that is
+an error. Beside the speeds stand the
 operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
 product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
 
-Each batch size is timed twice: as in a run without `--cache_questions`, and as in one with it, where the base does not
-read the questions again. What such runs compute once for each problem, before their passes over them, is timed by
-itself, and `ratio_over_passes` has all of it.
+Each batch size is timed in several ways: as training goes here by default; with `--cache_questions`, where the base
+does not read the questions again; on a GPU also with `--question_apart`; where asked for, with `--torch_compile`. What
+is computed once for each problem, before all passes over them, is timed by itself; `ratio_over_passes` has all of it.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainingArguments
 from transformers.utils import logging
@@ -43,11 +45,19 @@ from semcot.machine import device_name  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
-from semcot.training import build_model, header_length  # noqa: E402
+from semcot.training import (  # noqa: E402
+    LENGTH_MULTIPLE,
+    build_model,
+    compile_layers,
+    header_length,
+    reads_questions_apart,
+)
 
 LEARNING_RATE = 3e-4
 LARGEST_DIFFERENCE = 1e-4
 PASSES = (1, 3, 5, 10)
+COMPARED, WARM_UP = 32, 4
+"""Problems whose losses are compared, or one batch; batches before the clock runs."""
 
 
 def plain_losses(
@@ -133,7 +143,8 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocast) -> int:
     """Operations of the matrix products in one forward and backward pass."""
-    with FlopCounterMode(display=False) as counter:
+    # Attention by plain products: of the fused kinds the counter does not know all.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         with autocast:
             loss = compute_loss()
         loss.backward()
@@ -156,14 +167,17 @@ def main() -> None:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4, 8, 16, 32])
     parser.add_argument("--plain_samples", type=int, default=48)
     parser.add_argument("--samples", type=int, default=256, help="of each of our runs, rounded to whole batches")
+    parser.add_argument("--steps", type=int, help="of each of our runs at most")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="bfloat16 on a GPU, else float32")
+    parser.add_argument("--torch_compile", action="store_true", help="time compiled layers as well, last")
     parser.add_argument("--attn_implementation", help="by default that which training takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     options.dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     logging.set_verbosity_error()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as in training
     device = torch.device(options.device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16")
 
@@ -190,7 +204,8 @@ def main() -> None:
     if embeddings is not None:
         rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
     length = header_length(model, tokenizer)
-    collator = DistillationCollator(tokenizer.pad_token_id, length)
+    multiple = LENGTH_MULTIPLE if device.type == "cuda" else 1
+    collator = DistillationCollator(tokenizer.pad_token_id, length, multiple=multiple)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
     figures = {
@@ -210,71 +225,97 @@ def main() -> None:
         "gflop_per_sample": {},
         "share_of_matrix_peak": {},
     }
+    first = rows.select(range(max(options.batch_sizes)))
+    by_length = sorted(rows, key=lambda row: row["length"])
+    peak = matrix_peak(device, getattr(torch, options.dtype))
+
+    def record(name: str, rate: float, operations_per_sample: float) -> None:
+        figures["samples_per_s"][name] = rate
+        figures["ratio"][name] = rate / figures["samples_per_s"]["plain"]
+        figures["gflop_per_sample"][name] = operations_per_sample / 1e9
+        figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
+        print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+
+    model.train()
+    with torch.no_grad(), autocast:
+        num_tokens = torch.tensor([len(row["answer_ids"]) for row in first], dtype=torch.float)
+        losses = torch.tensor([plain_losses(model, encoder, row, device) for row in first])
+
+    def plain_means(count: int) -> dict[str, float]:
+        """Over the answer tokens and over the rows of the first problems."""
+        answer_loss = losses[:count, 0] @ num_tokens[:count] / num_tokens[:count].sum()
+        means = {"answer_loss": answer_loss.item(), "alignment_loss": losses[:count, 1].mean().item()}
+        return means if encoder is not None else {"answer_loss": means["answer_loss"]}
+
+    figures["losses"]["plain"] = plain_means(len(first))
+    plain_rows = list(rows.select(range(options.plain_samples)))
+    plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
+    rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
+    middle = by_length[len(by_length) // 2]
+    record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
+
     with tempfile.TemporaryDirectory() as folder:
-        # The same losses on the same problems, whichever way they are computed: means over answer tokens and over rows.
-        first = rows.select(range(max(options.batch_sizes)))
-        model.train()
-        with torch.no_grad(), autocast:
-            counts = torch.tensor([len(row["answer_ids"]) for row in first], dtype=torch.float)
-            losses = torch.tensor([plain_losses(model, encoder, row, device) for row in first])
-        figures["losses"]["plain"] = {"answer_loss": (losses[:, 0] @ counts / counts.sum()).item()}
-        if encoder is not None:
-            figures["losses"]["plain"]["alignment_loss"] = losses[:, 1].mean().item()
         started = now(device)
         question_cache = QuestionCache(
             model, rows, length, Path(folder) / "questions.bin", autocast=options.dtype == "bfloat16"
         )
         once["questions kept"] = (now(device) - started) / len(rows)
-        collators = {"": collator, ", questions cached": replace(collator, question_cache=question_cache)}
-        runs = [(f"batch {size}{name}", size, collators[name]) for name in collators for size in options.batch_sizes]
-        for name, batch_size, collate in runs:
-            trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
-            for start in range(0, len(first), batch_size):
-                batch = trainer._prepare_inputs(collate([first[i] for i in range(start, start + batch_size)]))
-                with autocast:
-                    trainer.compute_loss(model, batch)
-            logs = {"loss": 0.0}
-            trainer.log(logs)
-            figures["losses"][name] = {term: logs[term] for term in figures["losses"]["plain"]}
-            allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else 0.02
-            for term, loss in figures["losses"]["plain"].items():
-                if abs(figures["losses"][name][term] - loss) > allowed:
-                    raise RuntimeError(f"In {name} the loss is another: {figures['losses']}")
+        default = replace(recipe, torch_compile=False)
+        ways = {
+            "": default,
+            ", questions cached": replace(default, cache_questions=True),
+            ", question apart": replace(default, question_apart=True),
+            ", compiled": replace(default, torch_compile=True),
+        }
+        if device.type == "cpu":
+            del ways[", question apart"]  # the default there
+        if not options.torch_compile:
+            del ways[", compiled"]
+        for way, chosen in ways.items():
+            collate = replace(collator, question_cache=question_cache if chosen.cache_questions else None)
+            counts = {}
+            for batch_size in options.batch_sizes:
+                model.question_apart = reads_questions_apart(replace(chosen, batch_size=batch_size), model)
+                trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
+                middle = by_length[(len(by_length) - batch_size) // 2 :][:batch_size]
+                batch = trainer._prepare_inputs(collate(middle))
+                counts[batch_size] = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
+            if chosen.torch_compile:
+                compile_layers(chosen, model, encoder)
+            for batch_size in options.batch_sizes:
+                name = f"batch {batch_size}{way}"
+                model.question_apart = reads_questions_apart(replace(chosen, batch_size=batch_size), model)
+                with torch.no_grad():
+                    for key, weight in trained.items():
+                        model.get_parameter(key).copy_(weight)
+                trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
+                compared = max(COMPARED, batch_size) // batch_size * batch_size
+                compared = min(compared, len(first) // batch_size * batch_size)
+                for start in range(0, compared, batch_size):
+                    batch = trainer._prepare_inputs(collate([first[i] for i in range(start, start + batch_size)]))
+                    with autocast:
+                        trainer.compute_loss(model, batch)
+                logs = {"loss": 0.0}
+                trainer.log(logs)
+                figures["losses"][name] = {}
+                allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else 0.02
+                for term, loss in plain_means(compared).items():
+                    figures["losses"][name][term] = logs[term]
+                    if abs(logs[term] - loss) > allowed:
+                        raise RuntimeError(f"In {name} the {term} is {logs[term]}, in the plain loop {loss}.")
 
-        peak = matrix_peak(device, getattr(torch, options.dtype))
-
-        def record(name: str, rate: float, operations_per_sample: float) -> None:
-            figures["samples_per_s"][name] = rate
-            figures["ratio"][name] = rate / figures["samples_per_s"]["plain"]
-            figures["gflop_per_sample"][name] = operations_per_sample / 1e9
-            figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
-
-        by_length = sorted(rows, key=lambda row: row["length"])
-        plain_rows = list(rows.select(range(options.plain_samples)))
-        plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
-        rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
-        middle = by_length[len(by_length) // 2]
-        record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
-        for name, batch_size, collate in runs:
-            with torch.no_grad():
-                for key, weight in trained.items():
-                    model.get_parameter(key).copy_(weight)
-            some = rows.select(range(2 * batch_size))
-            make_trainer(model, encoder, some, collate, batch_size, options, folder).train()  # warm-up
-            whole = rows.select(range(len(rows) // batch_size * batch_size))
-            trainer = make_trainer(model, encoder, whole, collate, batch_size, options, folder)
-            started = now(device)
-            trainer.train()
-            rate = len(whole) / (now(device) - started)
-            middle = by_length[(len(by_length) - batch_size) // 2 :][:batch_size]
-            batch = trainer._prepare_inputs(collate(middle))
-            counted = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
-            record(name, rate, counted / batch_size)
-            print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+                some = rows.select(range(min(len(rows), WARM_UP * batch_size)))
+                make_trainer(model, encoder, some, collate, batch_size, options, folder).train()
+                steps = min(len(rows) // batch_size, options.steps or len(rows))
+                whole = rows.select(range(steps * batch_size))
+                trainer = make_trainer(model, encoder, whole, collate, batch_size, options, folder)
+                started = now(device)
+                trainer.train()
+                record(name, len(whole) / (now(device) - started), counts[batch_size] / batch_size)
     figures["seconds_once_per_problem"] = once
     plain = 1 / figures["samples_per_s"]["plain"]
     for size in options.batch_sizes:
-        each, kept = (1 / figures["samples_per_s"][f"batch {size}{name}"] for name in collators)
+        each, kept = (1 / figures["samples_per_s"][f"batch {size}{way}"] for way in ("", ", questions cached"))
         embedded = once.get("reasonings embedded", 0.0)
         figures["ratio_over_passes"][f"batch {size}"] = {
             passes: passes * plain / (embedded + min(passes * each, once["questions kept"] + passes * kept))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
@@ -121,31 +122,35 @@ class DistillationCollator:
     """Number of fixed tokens before the question."""
     question_cache: QuestionCache | None = field(default=None, kw_only=True)
     """What the base made of the questions, where that was computed once for all passes over them."""
+    multiple: int = field(default=1, kw_only=True)
+    """What the lengths that the models read are padded to a multiple of, where each new length costs a GPU time."""
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
-        prompt_length = max(len(row["prompt_ids"]) for row in rows)
+        longest = max(len(row["prompt_ids"]) for row in rows)
+        prompt_length = self._rounded(longest)
         target_length = max(len(row["answer_ids"]) + len(row["explanation_ids"]) for row in rows)
+        target_length = self._rounded(target_length - 1) + 1  # nothing is predicted from the last, which is not read
         shape = (len(rows), prompt_length + target_length)
-        batch = {
-            "input_ids": torch.full(shape, self.pad_token_id),
-            "attention_mask": torch.zeros(shape, dtype=torch.long),
-            "labels": torch.full(shape, IGNORED),
-            "explanation_labels": torch.full(shape, IGNORED),
-        }
+        input_ids, attention_mask = np.full(shape, self.pad_token_id), np.zeros(shape, dtype=np.int64)
+        labels, explanation_labels = np.full(shape, IGNORED), np.full(shape, IGNORED)
+        header = self.header_length
         for i, row in enumerate(rows):
-            prompt, answer, explanation = (
-                torch.tensor(row[name], dtype=torch.long) for name in ("prompt_ids", "answer_ids", "explanation_ids")
-            )
-            header = self.header_length
-            question = slice(prompt_length - len(prompt) + header, prompt_length)
-            target = slice(prompt_length, prompt_length + len(answer) + len(explanation))
-            batch["input_ids"][i, :header] = prompt[:header]
-            batch["input_ids"][i, question] = prompt[header:]
-            batch["input_ids"][i, target] = torch.cat([answer, explanation])
-            for part in (slice(header), question, target):
-                batch["attention_mask"][i, part] = 1
-            batch["labels"][i, prompt_length : prompt_length + len(answer)] = answer
-            batch["explanation_labels"][i, prompt_length + len(answer) : target.stop] = explanation
+            prompt, answer, explanation = (row[name] for name in ("prompt_ids", "answer_ids", "explanation_ids"))
+            question = prompt_length - len(prompt) + header
+            answer_end = prompt_length + len(answer)
+            target_end = answer_end + len(explanation)
+            input_ids[i, :header] = prompt[:header]
+            input_ids[i, question:target_end] = [*prompt[header:], *answer, *explanation]
+            attention_mask[i, :header] = attention_mask[i, question:target_end] = 1
+            labels[i, prompt_length:answer_end] = answer
+            explanation_labels[i, answer_end:target_end] = explanation
+        arrays = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            "explanation_labels": explanation_labels,
+        }
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
         if "reasoning_embedding" in rows[0]:
             batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
@@ -153,9 +158,13 @@ class DistillationCollator:
             states = [torch.as_tensor(row["generator_states"], dtype=torch.float32) for row in rows]
             batch["generator_states"] = torch.stack(states)
         if self.question_cache is not None:
-            batch["question_states"] = self.question_cache([row["prompt_ids"] for row in rows])
+            prompts = [row["prompt_ids"] for row in rows]
+            batch["question_states"] = self.question_cache(prompts, padding=prompt_length - longest)
         # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
         return {**batch, "logits_to_keep": target_length + 1}
+
+    def _rounded(self, length: int) -> int:
+        return -(-length // self.multiple) * self.multiple
 
 
 class DistillationTrainer(ShardedTrainer):
@@ -212,7 +221,7 @@ class DistillationTrainer(ShardedTrainer):
         num_targets = inputs.pop("logits_to_keep") - 1
         labels, explanation_labels = (inputs.pop(name)[:, -num_targets:] for name in ("labels", "explanation_labels"))
         inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
-        outputs = model(**inputs, logits_to_keep=num_targets, thoughts_only=self.lens_only)
+        outputs = model(**inputs, logits_to_keep=num_targets, thoughts_only=self.lens_only, use_cache=False)
         # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
         # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1

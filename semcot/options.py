@@ -157,7 +157,15 @@ class TrainOptions:
     torch_compile: bool = field(
         default=False,
         metadata={
-            "help": "Compile the generator; takes minutes at first. A resumed run then repeats but for rounding."
+            "help": "Compile the generator and, unless it reads questions apart, the base; takes a while at first. A "
+            "resumed run then repeats but for rounding."
+        },
+    )
+    question_apart: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Read questions in a pass of their own, without a gradient: less arithmetic, more passes. By "
+            "default on a CPU; on a GPU where base and batch are large, and without torch_compile."
         },
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory (generator)."})

@@ -100,14 +100,14 @@ class QuestionCache:
         """The tokens between the header and the first thought."""
         return tuple(prompt_ids[self._header_length : prompt_ids.index(self._thought_token_id)])
 
-    def __call__(self, prompts: list[list[int]]) -> torch.Tensor:
+    def __call__(self, prompts: list[list[int]], padding: int = 0) -> torch.Tensor:
         """
         Keys and values `(batch, layers, 2, heads, length, head width)` of the header and, padded on their left with
-        zeros, the questions of these prompts.
+        zeros, the questions of these prompts, the longest with `padding` of them.
         """
         questions = [self._question(prompt) for prompt in prompts]
         *outer, header_length, width = self._header.shape
-        length = header_length + max(map(len, questions))
+        length = header_length + padding + max(map(len, questions))
         batch = self._header.new_zeros(len(questions), *outer, length, width)
         batch[..., :header_length, :] = self._header
         for row, question in zip(batch, questions, strict=True):

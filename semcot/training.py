@@ -58,6 +58,10 @@ LENS_PHASES = ("lens", "exchange")
 GENERATOR_PHASES = ("lens", "generator")
 """The phases that train the generator, all of them the same weights, which an engine may spread."""
 QUESTION_STATES = "phases/question_states.bin"
+LARGE_BATCH = 1.5e9
+"""Problems in a batch times weights in a layer of the base, from which on a GPU gains by reading questions apart."""
+LENGTH_MULTIPLE = 8
+"""On a GPU, of the lengths of batches: its kernels are chosen, and compiled, anew for other lengths."""
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:
@@ -75,6 +79,8 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         prepare_output_dir(options)
     state.wait_for_everyone()
     set_seed(options.seed)
+    # cuDNN's attention makes a plan for every new shape of a batch, which takes longer than many passes.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     train_set, validation_set = load_data(options)
     check_reasonings(options, train_set, validation_set)
     record = describe_run(train_set, validation_set)
@@ -114,6 +120,8 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         aligned_set = embed_reasonings(options, aligned_set, encoder, "train")
         validation_set = embed_reasonings(options, validation_set, encoder, "validation")
         peaks["reasoning_encoder"] = round(peak_memory(state.device, restart=True) / 1e9, 2)
+    if options.torch_compile:
+        compile_layers(options, model, encoder)
     question_cache = None
     if options.cache_questions and any(not is_finished(options, name) for name in steps if name not in LENS_PHASES):
         problems = concatenate_datasets([part.select_columns("prompt_ids") for part in (aligned_set, validation_set)])
@@ -306,9 +314,39 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         if part is not None:
             part.float()
     model.thought_embedding.data = model.thought_embedding.data.float()
-    if options.torch_compile:
-        model.generator.compile(dynamic=True)
+    model.question_apart = reads_questions_apart(options, model)
     return model, tokenizer
+
+
+def reads_questions_apart(options: TrainOptions, model: SemCoTForCausalLM) -> bool:
+    """
+    Whether a pass of its own over the questions pays. It saves their backward pass, which is most of the arithmetic. A
+    small model on a GPU waits for the launch of its kernels, however little each has to do, and has more of them then.
+    """
+    if options.question_apart is not None:
+        return options.question_apart
+    if model.device.type == "cpu":
+        return True
+    layer_size = sum(weight.numel() for weight in decoder_layers(model.language_model.base_model)[0].parameters())
+    return not options.torch_compile and options.batch_size * layer_size >= LARGE_BATCH
+
+
+def compile_layers(options: TrainOptions, model: SemCoTForCausalLM, encoder: SentenceTransformer | None) -> None:
+    """
+    Compiles the generator and, unless questions are read apart, the base and the encoder. Layer by layer, as all layers
+    of a stack are one code then, but for those that read a cache, which is another in each.
+    """
+    layers = []
+    if model.question_apart or model.config.thought_passes > 1:
+        model.generator.compile(dynamic=True)
+    else:
+        layers += decoder_layers(model.generator)
+    if not (model.question_apart or options.cache_questions):
+        layers += decoder_layers(model.language_model.base_model)
+    if not model.question_apart and encoder is not None:
+        layers += decoder_layers(encoder[0].upper)
+    for layer in layers:
+        layer.compile(dynamic=True)
 
 
 def freeze_layers(model: SemCoTForCausalLM, count: int) -> None:
@@ -465,7 +503,8 @@ def train_phase(
         drawing = options.lens_steps, options.exchange_share, options.seed, lambda: trainer.epoch
         collator = ExchangeCollator(*collation, states, train_set, spelt, tokenizer, *drawing)
     else:
-        collator = DistillationCollator(*collation, question_cache=question_cache)
+        multiple = LENGTH_MULTIPLE if arguments.device.type == "cuda" else 1
+        collator = DistillationCollator(*collation, question_cache=question_cache, multiple=multiple)
     trainer = DistillationTrainer(
         model,
         arguments,

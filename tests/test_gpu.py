@@ -3,11 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TEXTS
+from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model
+from safetensors.torch import load_file
+from test_sharding import deepspeed, losses
+from test_training import SCRIPT, as_flags, tiny_options
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+from semcot.options import TrainOptions
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,3 +57,54 @@ def test_real_size():
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
     assert figures["sequences_shape"] == [2, 56] and figures["peak_gpu_gb"] < 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TrainOptions:
+    """A run of all phases, in bfloat16 as is the default on a GPU, which others are compared with."""
+    folder = tmp_path_factory.mktemp("gpu")
+    tiny_language_model(max_position_embeddings=1024).save_pretrained(folder / "tiny-llama")
+    tiny_base_tokenizer().save_pretrained(folder / "tiny-llama")
+    options = replace(tiny_options(folder / "tiny-llama", folder / "run"), bf16=None)
+    run_training(SCRIPT, options)
+    return options
+
+
+def run_training(command: list[str], options: TrainOptions) -> None:
+    result = subprocess.run([*command, *as_flags(options)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def check_losses(options: TrainOptions, expected: TrainOptions, tolerance: float) -> None:
+    found = losses(options)
+    for phase, history in losses(expected).items():
+        for entry, other in zip(history, found[phase], strict=True):
+            for term in {"loss", "answer_loss", "alignment_loss"} & entry.keys():
+                assert other[term] == pytest.approx(entry[term], abs=tolerance), (
+                    f"{phase}, step {entry['step']}: {term}"
+                )
+
+
+def test_the_same_seed_gives_the_same_weights(trained, tmp_path):
+    run_training(SCRIPT, replace(trained, output_dir=str(tmp_path / "again")))
+    weights, again = (load_file(Path(path) / "model.safetensors") for path in (trained.output_dir, tmp_path / "again"))
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+    record = json.loads((Path(trained.output_dir) / "training.json").read_text())
+    assert 0 < min(record["peak_memory_gb"].values()) and record["device"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
+def test_engines_of_accelerate(config, trained, tmp_path):
+    """With one process, which NCCL and the engines take like any other number."""
+    options = replace(trained, output_dir=str(tmp_path / "run"))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{config}"]
+    run_training([*launcher, "--num_processes", "1", "--main_process_port", "0", "train_semcot.py"], options)
+    check_losses(options, trained, tolerance=0.02)
+
+
+@pytest.mark.parametrize("changed", [{"question_apart": True}, {"cache_questions": True}, {"torch_compile": True}])
+def test_other_ways_to_train_have_the_same_losses(changed, trained, tmp_path):
+    options = replace(trained, output_dir=str(tmp_path / "run"), **changed)
+    run_training(SCRIPT, options)
+    check_losses(options, trained, tolerance=0.02)
