@@ -222,6 +222,10 @@ class DistillationTrainer(ShardedTrainer):
         labels, explanation_labels = (inputs.pop(name)[:, -num_targets:] for name in ("labels", "explanation_labels"))
         inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
         outputs = model(**inputs, logits_to_keep=num_targets, thoughts_only=self.lens_only, use_cache=False)
+        if self.lens_only and self.is_fsdp_enabled:
+            # FSDP gathers token embeddings and the head that is tied to them as one, until the head was run.
+            head = self.model.get_output_embeddings()
+            head(outputs.thoughts[:, :0].detach().to(head.weight.dtype))
         # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
         # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1

@@ -156,6 +156,11 @@ class ShardedTrainer(GradientsInBuckets, Trainer):
             PartialState().print(f"Each process holds {share_held(self.model):.1%} of the model.")
         return output
 
+    def release(self) -> None:
+        """Takes what DeepSpeed hung on the weights off again: the engine of a later phase would find it there."""
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.destroy()
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         weights = own_weights(self.model)
         if self.args.should_save:

