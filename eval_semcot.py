@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from semcot.answers import check_answers
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.machine import without_cudnn_attention
 from semcot.methods import COMPARED, METHODS
 from semcot.report import format_table, prepare_output_dir, write_report
 
@@ -53,6 +54,7 @@ class EvalOptions:
 def main() -> None:
     options = HfArgumentParser(EvalOptions, allow_abbrev=False).parse_args_into_dataclasses()[0]
     output_dir = prepare_output_dir(options.output_dir)
+    without_cudnn_attention()
     problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
     check_answers(problems["answer"], options.data)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)

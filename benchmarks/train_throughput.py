@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
-from semcot.machine import device_name  # noqa: E402
+from semcot.machine import device_name, without_cudnn_attention  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
@@ -177,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     options.dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     logging.set_verbosity_error()
-    torch.backends.cuda.enable_cudnn_sdp(False)  # as in training
+    without_cudnn_attention()  # as in training
     device = torch.device(options.device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16")
 

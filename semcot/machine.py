@@ -22,6 +22,14 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or "cpu"
 
 
+def without_cudnn_attention() -> None:
+    """
+    Leaves cuDNN's attention out, which newer GPUs are given first: it makes a plan for every new shape of a batch, and
+    so for most batches of texts. Of the whole process.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Of Python and of the packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

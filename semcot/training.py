@@ -37,7 +37,7 @@ from semcot.data import (
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.exchange import ExchangeCollator, spelt_right, states_of, with_index
 from semcot.files import last_whole_checkpoint, write_json
-from semcot.machine import peak_memory
+from semcot.machine import peak_memory, without_cudnn_attention
 from semcot.options import PHASES, TrainOptions
 from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import PAIR, build_reasoning_encoder, encode_texts, train_reasoning_encoder
@@ -79,8 +79,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         prepare_output_dir(options)
     state.wait_for_everyone()
     set_seed(options.seed)
-    # cuDNN's attention makes a plan for every new shape of a batch, which takes longer than many passes.
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    without_cudnn_attention()
     train_set, validation_set = load_data(options)
     check_reasonings(options, train_set, validation_set)
     record = describe_run(train_set, validation_set)

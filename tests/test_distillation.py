@@ -1,13 +1,16 @@
 """Stage 2's batches and loss, against a plain computation, one row at a time and without shortcuts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import TEXTS, tiny_base_tokenizer, tiny_semcot
+from conftest import FAMILIES, TEXTS, tiny_base_tokenizer, tiny_semcot
 from datasets import Dataset, concatenate_datasets
 from tokenizers import pre_tokenizers
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
+from modeling_semcot import decoder_layers
 from semcot.distillation import DistillationCollator, DistillationTrainer, lens_targets, tokenize_problems
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_thoughts
 from semcot.tokenization import render_prompt
@@ -20,6 +23,7 @@ PROBLEMS = Dataset.from_list(
     ]
 )
 HEADER = "<|im_start|>user\n"
+OF_THE_TRAINER = "explanation_labels", "lens_labels", "reasoning_embedding"
 
 
 @pytest.fixture
@@ -66,9 +70,10 @@ def test_lens_targets(text, steps, spelt):
     assert [tokenizer.decode([token]).strip() if token != -100 else "." for token in targets] == spelt.split()
 
 
-def test_layout(parts):
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_layout(parts, multiple):
     model, tokenizer, rows, collate = parts
-    batch = collate(list(rows))
+    batch = replace(collate, multiple=multiple)(list(rows))
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     is_thought = ids == model.config.thought_token_id
     assert is_thought.any(0).sum() == 3, "the thoughts of all rows stand in the same columns"
@@ -83,6 +88,8 @@ def test_layout(parts):
         assert explained[explained != -100].tolist() == row["explanation_ids"]
     first_label = (labels != -100).any(0).nonzero()[0].item()
     assert batch["logits_to_keep"] == ids.shape[1] - first_label + 1
+    assert first_label % multiple == (ids.shape[1] - 1) % multiple == 0, "the last token is not read"
+    assert first_label - max(map(len, rows["prompt_ids"])) < multiple
 
 
 def trainer_of(model, rows, collate, tmp_path, **options):
@@ -90,8 +97,11 @@ def trainer_of(model, rows, collate, tmp_path, **options):
     return DistillationTrainer(model, arguments, train_dataset=rows, data_collator=collate, **options)
 
 
-def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
+@pytest.mark.parametrize("question_apart, multiple", [(True, 1), (False, 1), (False, 8)])
+def test_loss_is_that_of_a_plain_computation(parts, tmp_path, question_apart, multiple):
     model, tokenizer, rows, collate = parts
+    model.question_apart = question_apart
+    collate.multiple = multiple
     encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()
     answers, explanations, alignments, lens = [], [], [], []
     endings = torch.tensor(sorted({token for row in rows for token in row["lens_ids"]} - {-100}))
@@ -125,6 +135,27 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path):
     torch.testing.assert_close(loss(**lens, lens_weight=2.0), answer + 2 * spelt, **options)
     torch.testing.assert_close(loss(**lens, lens_only=True), spelt, **options)
     assert loss(alpha=0.0, lens_only=True) > spelt, "by default the whole vocabulary is told apart"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_question_read_apart_or_not_gives_the_same_gradients(family):
+    model, tokenizer = tiny_semcot(family)
+    rows = tokenize_problems(PROBLEMS, tokenizer, model.config.num_thoughts)
+    passes, gradients = [], []
+    layer = decoder_layers(model.language_model.base_model)[0]
+    layer.register_forward_pre_hook(lambda _, args: passes[-1].append(args[0].shape[1]))
+    for apart in (True, False):
+        model.question_apart = apart
+        collate = DistillationCollator(tokenizer.pad_token_id, len(tokenizer(HEADER).input_ids), multiple=8)
+        batch = {name: part for name, part in collate(list(rows)).items() if name not in OF_THE_TRAINER}
+        passes.append([])
+        model.zero_grad()
+        model.train()(**batch).loss.backward()
+        gradients.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
+    assert len(passes[0]) > 1 and passes[1] == [batch["input_ids"].shape[1]], "all in one pass"
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
 
 
 def test_the_thoughts_of_every_pass_are_read_through_the_lens(parts, tmp_path):

@@ -22,10 +22,11 @@ from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.options import PHASES, TrainOptions, parse_options
-from semcot.training import build_model, freeze_layers, load_data, train, with_renumbered
+from semcot.training import build_model, freeze_layers, load_data, reads_questions_apart, train, with_renumbered
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -420,15 +421,35 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
-def test_compiled_it_learns_the_same(options, tmp_path):
-    options = replace(options, alpha=0.0, warmup_epochs=0.0, epochs=0.0, max_steps=4)
-    expected = run(options)["lens"]
-    compiled = run(replace(options, output_dir=str(tmp_path / "compiled"), torch_compile=True))["lens"]
+@pytest.mark.parametrize("phase, question_apart", [("lens", True), ("generator", False)])
+def test_compiled_it_learns_the_same(phase, question_apart, options, tmp_path):
+    others = {f"{name}_epochs": 0.0 for name in ("warmup", "lens")} if phase == "generator" else {"epochs": 0.0}
+    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=4, question_apart=question_apart)
+    options = replace(options, **others)
+    expected = run(options)[phase]
+    compiled = run(replace(options, output_dir=str(tmp_path / "compiled"), torch_compile=True))[phase]
     for entry, other in zip(expected, compiled, strict=True):
         assert entry.get("lens_loss") == pytest.approx(other.get("lens_loss"), abs=1.01e-4)
+        assert entry.get("answer_loss") == pytest.approx(other.get("answer_loss"), abs=1.01e-4)
     weights, others = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", tmp_path / "compiled"))
     for name, weight in weights.items():
         torch.testing.assert_close(others[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_on_a_gpu_questions_are_read_apart_where_that_saves_more_than_it_costs():
+    """Decided by sizes; the meta device is not a CPU either."""
+
+    def apart(width: int, device: str = "meta", **options) -> bool:
+        config = SemCoTConfig()
+        for part in (config.text_config, config.generator_config):
+            part.num_hidden_layers, part.hidden_size, part.intermediate_size = 1, width, 4 * width
+        with torch.device("meta" if device == "meta" else "cpu"):
+            model = SemCoTForCausalLM(config)
+        return reads_questions_apart(TrainOptions(output_dir="", generator_layers=1, **options), model)
+
+    assert not apart(576) and apart(576, question_apart=True) and apart(128, device="cpu")
+    assert apart(4096) and not apart(4096, batch_size=2)
+    assert not apart(4096, torch_compile=True) and not apart(4096, question_apart=False)
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
