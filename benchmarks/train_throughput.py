@@ -5,8 +5,8 @@ weights, on the same problems, with the same loss.
 
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
-The loss of each way on the same problems is compared with the plain loop's before it is timed; if one differs, that is
-an error. Beside the speeds stand the
+First the losses of all ways on the same problems are compared with the plain loop's, in float32; if one differs by more
+than 1e-4, that is an error. Beside the speeds stand the
 operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
 product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
 
@@ -16,9 +16,9 @@ is computed once for each problem, before all passes over them, is timed by itse
 """
 
 import argparse
+import itertools
 import json
 import os
-import platform
 import resource
 import sys
 import tempfile
@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
-from semcot.machine import device_name, without_cudnn_attention  # noqa: E402
+from semcot.machine import device_name, versions, without_cudnn_attention  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
@@ -54,7 +54,7 @@ from semcot.training import (  # noqa: E402
 )
 
 LEARNING_RATE = 3e-4
-LARGEST_DIFFERENCE = 1e-4
+LARGEST_DIFFERENCE, LARGEST_DIFFERENCE_BFLOAT16 = 1e-4, 0.05
 PASSES = (1, 3, 5, 10)
 COMPARED, WARM_UP = 32, 4
 """Problems whose losses are compared, or one batch; batches before the clock runs."""
@@ -187,7 +187,7 @@ def main() -> None:
         base_model=options.base_model,
         generator_layers=options.generator_layers,
         num_thoughts=options.num_thoughts,
-        dtype=options.dtype if device.type == "cuda" else "float32",
+        dtype="float32",
         bf16=options.dtype == "bfloat16",
         attn_implementation=options.attn_implementation,
     )
@@ -203,11 +203,21 @@ def main() -> None:
     rows = tokenize_problems(problems, tokenizer, options.num_thoughts)
     if embeddings is not None:
         rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
+    by_length = sorted(rows, key=lambda row: row["length"])
+    compared = rows.select(range(min(len(rows), max(COMPARED, *options.batch_sizes)))).to_list()
+    if encoder is not None:
+        for row, embedding in zip(compared, encode_texts(encoder, [row["reasoning"] for row in compared]), strict=True):
+            row["reasoning_embedding"] = embedding.float().cpu()
     length = header_length(model, tokenizer)
-    multiple = LENGTH_MULTIPLE if device.type == "cuda" else 1
-    collator = DistillationCollator(tokenizer.pad_token_id, length, multiple=multiple)
+    collator = DistillationCollator(
+        tokenizer.pad_token_id, length, multiple=LENGTH_MULTIPLE if device.type == "cuda" else 1
+    )
+    ways = {"": recipe, ", questions cached": replace(recipe, cache_questions=True)}
+    if device.type == "cuda":
+        ways[", question apart"] = replace(recipe, question_apart=True)
+    if options.torch_compile:
+        ways[", compiled"] = replace(recipe, torch_compile=True)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
-
     figures = {
         "command": " ".join(["python", *sys.argv]),
         "device": device_name(device),
@@ -215,19 +225,55 @@ def main() -> None:
         "dtype": options.dtype,
         "attention": model.language_model.config._attn_implementation,
         "seed": options.seed,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": versions("torch", "transformers"),
         "alpha": options.alpha,
         "mean_tokens": sum(rows["length"]) / len(rows),
-        "losses": {},
+        "largest_difference_of_losses": {},
         "samples_per_s": {},
         "ratio": {},
         "ratio_over_passes": {},
         "gflop_per_sample": {},
         "share_of_matrix_peak": {},
     }
-    first = rows.select(range(max(options.batch_sizes)))
-    by_length = sorted(rows, key=lambda row: row["length"])
-    peak = matrix_peak(device, getattr(torch, options.dtype))
+
+    def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
+        """Set to train in this way, from the weights that all begin with."""
+        model.question_apart = reads_questions_apart(replace(way, batch_size=batch_size), model)
+        with torch.no_grad():
+            for name, weight in trained.items():
+                model.get_parameter(name).copy_(weight)
+        collate = replace(collator, question_cache=cache if way.cache_questions else None)
+        return make_trainer(model.train(), encoder, some, collate, batch_size, options, folder)
+
+    def loss_of(trainer: DistillationTrainer, batch: list[dict]) -> torch.Tensor:
+        return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(batch)))
+
+    def plain_means(autocast: torch.autocast) -> list[dict[str, float]]:
+        """The plain loop's losses of the first rows, for each number of rows up to all that are compared."""
+        num_tokens = torch.tensor([len(row["answer_ids"]) for row in compared]).cumsum(0)
+        with torch.no_grad(), autocast:
+            losses = torch.tensor([plain_losses(model, encoder, row, device) for row in compared])
+        losses[:, 0] *= torch.tensor([len(row["answer_ids"]) for row in compared])
+        totals = losses.cumsum(0)
+        counts = torch.stack([num_tokens, torch.arange(1, len(compared) + 1)], 1)
+        terms = ["answer_loss", "alignment_loss"][: 2 if encoder is not None else 1]
+        return [dict(zip(terms, means, strict=False)) for means in (totals / counts).tolist()]
+
+    def compare(name: str, trainer: DistillationTrainer, autocast: torch.autocast, allowed: float) -> None:
+        """The losses of the first rows with those of the plain loop."""
+        size = trainer.args.per_device_train_batch_size
+        count = max(COMPARED, size) // size * size
+        count = min(count, len(compared) // size * size)
+        for start in range(0, count, size):
+            with autocast:
+                loss_of(trainer, compared[start : start + size])
+        logs = {"loss": 0.0}
+        trainer.log(logs)
+        wanted = plain[count - 1]
+        worst = max(abs(logs[term] - loss) for term, loss in wanted.items())
+        figures["largest_difference_of_losses"][name] = worst
+        if worst > allowed:
+            raise RuntimeError(f"In {name} the losses are {logs}, in the plain loop {wanted}.")
 
     def record(name: str, rate: float, operations_per_sample: float) -> None:
         figures["samples_per_s"][name] = rate
@@ -236,89 +282,58 @@ def main() -> None:
         figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
         print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
 
-    model.train()
-    with torch.no_grad(), autocast:
-        num_tokens = torch.tensor([len(row["answer_ids"]) for row in first], dtype=torch.float)
-        losses = torch.tensor([plain_losses(model, encoder, row, device) for row in first])
-
-    def plain_means(count: int) -> dict[str, float]:
-        """Over the answer tokens and over the rows of the first problems."""
-        answer_loss = losses[:count, 0] @ num_tokens[:count] / num_tokens[:count].sum()
-        means = {"answer_loss": answer_loss.item(), "alignment_loss": losses[:count, 1].mean().item()}
-        return means if encoder is not None else {"answer_loss": means["answer_loss"]}
-
-    figures["losses"]["plain"] = plain_means(len(first))
-    plain_rows = list(rows.select(range(options.plain_samples)))
-    plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
-    rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
-    middle = by_length[len(by_length) // 2]
-    record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
-
     with tempfile.TemporaryDirectory() as folder:
+        # In float32, where all ways are the same but for rounding. Compiled code is compared when it is timed.
+        exact = torch.autocast(device.type, enabled=False)
+        plain = plain_means(exact)
+        cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
+        for (way, chosen), size in itertools.product(ways.items(), options.batch_sizes):
+            if not chosen.torch_compile:
+                trainer = trainer_of(chosen, size, cache, rows)
+                compare(f"batch {size}{way}, float32", trainer, exact, LARGEST_DIFFERENCE)
+        if options.dtype == "bfloat16":
+            if device.type == "cuda":
+                model.language_model.bfloat16()
+            plain = plain_means(autocast)
+
+        peak = matrix_peak(device, getattr(torch, options.dtype))
+        plain_rows = list(rows.select(range(options.plain_samples)))
+        plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
+        rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
+        middle = by_length[len(by_length) // 2]
+        record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
+
         started = now(device)
-        question_cache = QuestionCache(
-            model, rows, length, Path(folder) / "questions.bin", autocast=options.dtype == "bfloat16"
-        )
+        cache = QuestionCache(model, rows, length, Path(folder) / "questions.bin", options.dtype == "bfloat16")
         once["questions kept"] = (now(device) - started) / len(rows)
-        default = replace(recipe, torch_compile=False)
-        ways = {
-            "": default,
-            ", questions cached": replace(default, cache_questions=True),
-            ", question apart": replace(default, question_apart=True),
-            ", compiled": replace(default, torch_compile=True),
-        }
-        if device.type == "cpu":
-            del ways[", question apart"]  # the default there
-        if not options.torch_compile:
-            del ways[", compiled"]
         for way, chosen in ways.items():
-            collate = replace(collator, question_cache=question_cache if chosen.cache_questions else None)
             counts = {}
-            for batch_size in options.batch_sizes:
-                model.question_apart = reads_questions_apart(replace(chosen, batch_size=batch_size), model)
-                trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
-                middle = by_length[(len(by_length) - batch_size) // 2 :][:batch_size]
-                batch = trainer._prepare_inputs(collate(middle))
-                counts[batch_size] = operations(lambda t=trainer, b=batch: t.compute_loss(model, b), autocast)
+            for size in options.batch_sizes:
+                trainer = trainer_of(chosen, size, cache, rows)
+                batch = by_length[(len(by_length) - size) // 2 :][:size]
+                counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
             if chosen.torch_compile:
                 compile_layers(chosen, model, encoder)
-            for batch_size in options.batch_sizes:
-                name = f"batch {batch_size}{way}"
-                model.question_apart = reads_questions_apart(replace(chosen, batch_size=batch_size), model)
-                with torch.no_grad():
-                    for key, weight in trained.items():
-                        model.get_parameter(key).copy_(weight)
-                trainer = make_trainer(model, encoder, rows, collate, batch_size, options, folder)
-                compared = max(COMPARED, batch_size) // batch_size * batch_size
-                compared = min(compared, len(first) // batch_size * batch_size)
-                for start in range(0, compared, batch_size):
-                    batch = trainer._prepare_inputs(collate([first[i] for i in range(start, start + batch_size)]))
-                    with autocast:
-                        trainer.compute_loss(model, batch)
-                logs = {"loss": 0.0}
-                trainer.log(logs)
-                figures["losses"][name] = {}
-                allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else 0.02
-                for term, loss in plain_means(compared).items():
-                    figures["losses"][name][term] = logs[term]
-                    if abs(logs[term] - loss) > allowed:
-                        raise RuntimeError(f"In {name} the {term} is {logs[term]}, in the plain loop {loss}.")
-
-                some = rows.select(range(min(len(rows), WARM_UP * batch_size)))
-                make_trainer(model, encoder, some, collate, batch_size, options, folder).train()
-                steps = min(len(rows) // batch_size, options.steps or len(rows))
-                whole = rows.select(range(steps * batch_size))
-                trainer = make_trainer(model, encoder, whole, collate, batch_size, options, folder)
+            for size in options.batch_sizes:
+                name = f"batch {size}{way}"
+                some = rows.select(range(min(len(rows), WARM_UP * size)))
+                trainer = trainer_of(chosen, size, cache, some)
+                if chosen.torch_compile or options.dtype == "bfloat16":
+                    allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else LARGEST_DIFFERENCE_BFLOAT16
+                    compare(f"{name}, {options.dtype}", trainer, autocast, allowed)
+                trainer.train()
+                steps = min(len(rows) // size, options.steps or len(rows))
+                trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
                 started = now(device)
                 trainer.train()
-                record(name, len(whole) / (now(device) - started), counts[batch_size] / batch_size)
+                record(name, steps * size / (now(device) - started), counts[size] / size)
     figures["seconds_once_per_problem"] = once
-    plain = 1 / figures["samples_per_s"]["plain"]
+    alone = 1 / figures["samples_per_s"]["plain"]
     for size in options.batch_sizes:
         each, kept = (1 / figures["samples_per_s"][f"batch {size}{way}"] for way in ("", ", questions cached"))
         embedded = once.get("reasonings embedded", 0.0)
         figures["ratio_over_passes"][f"batch {size}"] = {
-            passes: passes * plain / (embedded + min(passes * each, once["questions kept"] + passes * kept))
+            passes: passes * alone / (embedded + min(passes * each, once["questions kept"] + passes * kept))
             for passes in PASSES
         }
     if device.type == "cuda":

@@ -1,0 +1,33 @@
+"""
+A base of SmolLM2-135M's sizes with random weights, and its real tokenizer, both made from the checkpoint of this
+repository: for measuring speed and memory where the base itself cannot be fetched.
+
+    python benchmarks/random_base.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from semcot.tokenization import THOUGHT_TOKEN  # noqa: E402
+
+
+def main() -> None:
+    folder = sys.argv[1]
+    config = json.loads((ROOT / "config.json").read_text())["text_config"]
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)
+    # What the checkpoint's template has more than the base's is the thoughts, which training will add again.
+    tokenizer.chat_template = tokenizer.chat_template.split("{% if add_generation_prompt %}{{ '" + THOUGHT_TOKEN)[0]
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
