@@ -4,8 +4,8 @@
 #
 #   benchmarks/on_gpu.sh [FOLDER FOR THE LOGS]      PYTHON=python of an environment with requirements.txt
 #
-# Needs neither the base nor the Hub: where models/ has no base, one of its sizes with random weights stands in. About
-# six minutes on an H200. Every part runs, whatever became of the others; it fails where one of them did.
+# Needs neither the base nor the Hub: where models/ has no base, one of its sizes with random weights stands in. Every part
+# runs, whatever became of the others; it fails where one of them did.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
