@@ -118,7 +118,7 @@ class SemCoTForCausalLM(
     generator_is_sharded = False
     """Set by whoever spreads the generator over devices, so that its layers are whole only while each of them runs."""
     question_apart = True
-    """Whether training reads the question in a pass of its own, without a gradient: less arithmetic, more passes."""
+    """Whether training reads questions in a pass of their own, without a gradient: less arithmetic, in more calls."""
 
     def __init__(
         self, config: SemCoTConfig, language_model: PreTrainedModel | None = None, with_base: bool = True

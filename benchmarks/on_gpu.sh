@@ -35,7 +35,7 @@ if [ ! -f "$base/config.json" ]; then
     base=$scratch/SmolLM2-135M-random
     part random_base "$python" benchmarks/random_base.py "$base"
 fi
-part throughput "$python" benchmarks/train_throughput.py --device cuda --base_model "$base" --samples 2048 --steps 30 \
+part throughput "$python" benchmarks/train_throughput.py --device cuda --base_model "$base" --samples 2048 --steps 20 \
     --batch_sizes 16 32 64 128 --torch_compile --output "$logs/train_throughput.json"
 
 recipe="train_semcot.py configs/quickstart.yaml --base_model $base --max_steps 20 --num_samples 2000 200"
