@@ -153,7 +153,8 @@ class DistillationCollator:
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
         if "reasoning_embedding" in rows[0]:
-            batch["reasoning_embedding"] = torch.stack([torch.as_tensor(row["reasoning_embedding"]) for row in rows])
+            embeddings = np.array([row["reasoning_embedding"] for row in rows], dtype=np.float32)
+            batch["reasoning_embedding"] = torch.from_numpy(embeddings)
         if "generator_states" in rows[0]:
             states = [torch.as_tensor(row["generator_states"], dtype=torch.float32) for row in rows]
             batch["generator_states"] = torch.stack(states)

@@ -59,7 +59,10 @@ GENERATOR_PHASES = ("lens", "generator")
 """The phases that train the generator, all of them the same weights, which an engine may spread."""
 QUESTION_STATES = "phases/question_states.bin"
 LARGE_BATCH = 1.5e9
-"""Problems in a batch times weights in a layer of the base, from which on a GPU gains by reading questions apart."""
+"""
+Problems in a batch times weights in a layer of the base, from which on a GPU gains by reading questions apart: an
+estimate from what a launch takes and what a matrix product does, not measured.
+"""
 LENGTH_MULTIPLE = 8
 """On a GPU, of the lengths of batches: its kernels are chosen, and compiled, anew for other lengths."""
 
