@@ -22,7 +22,7 @@ trap 'rm -rf "$scratch"' EXIT
 part() { # part NAME COMMAND...
     local name=$1 started=$SECONDS
     shift
-    if "$@" >"$logs/$name.txt" 2>&1; then echo "$name: done, $((SECONDS - started)) s"; else
+    if timeout 600 "$@" >"$logs/$name.txt" 2>&1; then echo "$name: done, $((SECONDS - started)) s"; else
         touch "$scratch/failed"
         echo "$name: FAILED, see $logs/$name.txt"
         tail -n 15 "$logs/$name.txt"

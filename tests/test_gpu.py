@@ -105,15 +105,17 @@ def test_engines_of_accelerate(config, trained, tmp_path):
     check_losses(options, trained, tolerance=0.02)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"question_apart": True},
-        {"cache_questions": True},
-        pytest.param({"torch_compile": True}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("changed", [{"question_apart": True}, {"cache_questions": True}])
 def test_other_ways_to_train_have_the_same_losses(changed, trained, tmp_path):
     options = replace(trained, output_dir=str(tmp_path / "run"), **changed)
     run_training(SCRIPT, options)
     check_losses(options, trained, tolerance=0.02)
+
+
+@pytest.mark.slow
+def test_compiled_the_losses_are_the_same(trained, tmp_path):
+    expected = replace(trained, output_dir=str(tmp_path / "expected"), warmup_epochs=0.0, lens_epochs=0.0)
+    options = replace(expected, output_dir=str(tmp_path / "run"), torch_compile=True)
+    for each in (expected, options):
+        run_training(SCRIPT, each)
+    check_losses(options, expected, tolerance=0.02)
