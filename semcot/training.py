@@ -347,6 +347,8 @@ def compile_layers(options: TrainOptions, model: SemCoTForCausalLM, encoder: Sen
         layers += decoder_layers(model.language_model.base_model)
     if not model.question_apart and encoder is not None:
         layers += decoder_layers(encoder[0].upper)
+    # Of one code: for each stack and what of it is trained, with a mask and without, in training and validation.
+    torch._dynamo.config.recompile_limit = 64
     for layer in layers:
         layer.compile(dynamic=True)
 
