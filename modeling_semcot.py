@@ -117,7 +117,7 @@ class SemCoTForCausalLM(
     _can_compile_fullgraph = True
     generator_is_sharded = False
     """Set by whoever spreads the generator over devices, so that its layers are whole only while each of them runs."""
-    question_apart = True
+    prefill_question = True
     """Whether training reads questions in a pass of their own, without a gradient: less arithmetic, in more calls."""
 
     def __init__(
@@ -179,7 +179,7 @@ class SemCoTForCausalLM(
                 Tokens to predict, -100 elsewhere and on every placeholder.
             logits_to_keep (`int`):
                 Number of last positions whose logits are returned, 0 for all. When none of the question's are, and
-                `question_apart`, no gradient is carried through the base's pass over it: nothing there is trained.
+                `prefill_question`, no gradient is carried through the base's pass over it: nothing there is trained.
             thoughts_only (`bool`):
                 Stop after the generator: the output holds nothing but the thoughts.
             past_key_values, cache (`Cache`):
@@ -215,7 +215,7 @@ class SemCoTForCausalLM(
                             f"question_states go over {question_length} columns, but the thoughts begin at {first}."
                         )
                     cache = _filled_cache(question_states, self.config.text_config)
-                elif self._reads_question_apart() and logits_to_keep and cache is None and not use_cache:
+                elif self._prefills_question() and logits_to_keep and cache is None and not use_cache:
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
                     shared_length = _shared_length(input_ids, attention_mask)
 
@@ -336,7 +336,7 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        if self._reads_question_apart() and self._trains_through_cache() and not torch.compiler.is_compiling():
+        if self._prefills_question() and self._trains_through_cache() and not torch.compiler.is_compiling():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
@@ -349,8 +349,8 @@ class SemCoTForCausalLM(
         """Whether a gradient can pass through the generator's keys and values to an earlier pass of its layers."""
         return not (self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False))
 
-    def _reads_question_apart(self) -> bool:
-        return self.question_apart and torch.is_grad_enabled()
+    def _prefills_question(self) -> bool:
+        return self.prefill_question and torch.is_grad_enabled()
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""

@@ -5,18 +5,17 @@ weights, on the same problems, with the same loss.
 
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
-First the losses of all ways on the same problems are compared with the plain loop's, in float32; if one differs by more
-than 1e-4, that is an error. Beside the speeds stand the
+Before a way is timed, its losses on the same problems are compared with the plain loop's, in float32; where one differs
+by more than 1e-4, that is an error. Beside the speeds stand the
 operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
 product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
 
 Each batch size is timed in several ways: as training goes here by default; with `--cache_questions`, where the base
-does not read the questions again; on a GPU also with `--question_apart`; where asked for, with `--torch_compile`. What
-is computed once for each problem, before all passes over them, is timed by itself; `ratio_over_passes` has all of it.
+does not read the questions again; on a GPU also with `--prefill_question`; where asked for, with `--torch_compile`.
+What is computed once for each problem, before all passes over them, is timed by itself; `ratio_over_passes` has all.
 """
 
 import argparse
-import itertools
 import json
 import os
 import resource
@@ -32,7 +31,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,15 +45,15 @@ from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
 from semcot.training import (  # noqa: E402
-    LENGTH_MULTIPLE,
+    PAD_TO_MULTIPLE_OF,
     build_model,
     compile_layers,
     header_length,
-    reads_questions_apart,
+    prefills_question,
 )
 
 LEARNING_RATE = 3e-4
-LARGEST_DIFFERENCE, LARGEST_DIFFERENCE_BFLOAT16 = 1e-4, 0.1
+LARGEST_DIFFERENCE = 1e-4
 PASSES = (1, 3, 5, 10)
 COMPARED, WARM_UP = 32, 4
 """Problems whose losses are compared, or one batch; batches before the clock runs."""
@@ -151,6 +150,12 @@ def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocas
     return counter.get_total_flops()
 
 
+def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
+    """The weights alone: the frequencies of its rotary embeddings, which are buffers, would be rounded for good."""
+    for weight in base.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -181,13 +186,14 @@ def main() -> None:
     device = torch.device(options.device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16")
 
+    base_dtype = options.dtype if device.type == "cuda" else "float32"
     problems = load_problems(options.data, "train", num_samples=options.samples, seed=options.seed)
     recipe = TrainOptions(
         output_dir="",
         base_model=options.base_model,
         generator_layers=options.generator_layers,
         num_thoughts=options.num_thoughts,
-        dtype="float32",
+        dtype=base_dtype,
         bf16=options.dtype == "bfloat16",
         attn_implementation=options.attn_implementation,
     )
@@ -205,16 +211,12 @@ def main() -> None:
         rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
     by_length = sorted(rows, key=lambda row: row["length"])
     compared = rows.select(range(min(len(rows), max(COMPARED, *options.batch_sizes)))).to_list()
-    if encoder is not None:
-        for row, embedding in zip(compared, encode_texts(encoder, [row["reasoning"] for row in compared]), strict=True):
-            row["reasoning_embedding"] = embedding.float().cpu()
     length = header_length(model, tokenizer)
-    collator = DistillationCollator(
-        tokenizer.pad_token_id, length, multiple=LENGTH_MULTIPLE if device.type == "cuda" else 1
-    )
+    multiple = PAD_TO_MULTIPLE_OF if device.type == "cuda" else 1
+    collator = DistillationCollator(tokenizer.pad_token_id, length, pad_to_multiple_of=multiple)
     ways = {"": recipe, ", questions cached": replace(recipe, cache_questions=True)}
     if device.type == "cuda":
-        ways[", question apart"] = replace(recipe, question_apart=True)
+        ways[", question prefilled"] = replace(recipe, prefill_question=True)
     if options.torch_compile:
         ways[", compiled"] = replace(recipe, torch_compile=True)
     trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
@@ -238,7 +240,8 @@ def main() -> None:
 
     def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
         """Set to train in this way, from the weights that all begin with."""
-        model.question_apart = reads_questions_apart(replace(way, batch_size=batch_size), model)
+        vars(model).pop("forward", None)  # the autocast that an earlier trainer left around the class's own
+        model.prefill_question = prefills_question(replace(way, batch_size=batch_size), model)
         with torch.no_grad():
             for name, weight in trained.items():
                 model.get_parameter(name).copy_(weight)
@@ -248,32 +251,28 @@ def main() -> None:
     def loss_of(trainer: DistillationTrainer, batch: list[dict]) -> torch.Tensor:
         return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(batch)))
 
-    def plain_means(autocast: torch.autocast) -> list[dict[str, float]]:
+    def plain_means() -> list[dict[str, float]]:
         """The plain loop's losses of the first rows, for each number of rows up to all that are compared."""
-        num_tokens = torch.tensor([len(row["answer_ids"]) for row in compared]).cumsum(0)
-        with torch.no_grad(), autocast:
+        num_tokens = torch.tensor([len(row["answer_ids"]) for row in compared])
+        with torch.no_grad():
             losses = torch.tensor([plain_losses(model, encoder, row, device) for row in compared])
-        losses[:, 0] *= torch.tensor([len(row["answer_ids"]) for row in compared])
-        totals = losses.cumsum(0)
-        counts = torch.stack([num_tokens, torch.arange(1, len(compared) + 1)], 1)
-        terms = ["answer_loss", "alignment_loss"][: 2 if encoder is not None else 1]
-        return [dict(zip(terms, means, strict=False)) for means in (totals / counts).tolist()]
+        counts = torch.stack([num_tokens, torch.ones_like(num_tokens)], 1)
+        terms = ["answer_loss", "alignment_loss"] if encoder is not None else ["answer_loss"]
+        means = (losses * counts).cumsum(0) / counts.cumsum(0)
+        return [dict(zip(terms, mean, strict=False)) for mean in means.tolist()]
 
-    def compare(name: str, trainer: DistillationTrainer, autocast: torch.autocast, allowed: float) -> None:
+    def compare(name: str, trainer: DistillationTrainer) -> None:
         """The losses of the first rows with those of the plain loop."""
         size = trainer.args.per_device_train_batch_size
-        count = max(COMPARED, size) // size * size
-        count = min(count, len(compared) // size * size)
+        count = min(max(COMPARED, size), len(compared)) // size * size
         for start in range(0, count, size):
-            with autocast:
-                loss_of(trainer, compared[start : start + size])
+            loss_of(trainer, compared[start : start + size])
         logs = {"loss": 0.0}
         trainer.log(logs)
-        wanted = plain[count - 1]
-        worst = max(abs(logs[term] - loss) for term, loss in wanted.items())
+        worst = max(abs(logs[term] - loss) for term, loss in plain[count - 1].items())
         figures["largest_difference_of_losses"][name] = worst
-        if worst > allowed:
-            raise RuntimeError(f"In {name} the losses are {logs}, in the plain loop {wanted}.")
+        if worst > LARGEST_DIFFERENCE:
+            raise RuntimeError(f"In {name} the losses are {logs}, in the plain loop {plain[count - 1]}.")
 
     def record(name: str, rate: float, operations_per_sample: float) -> None:
         figures["samples_per_s"][name] = rate
@@ -283,18 +282,15 @@ def main() -> None:
         print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        # In float32, where all ways are the same but for rounding. Compiled code is compared when it is timed.
-        exact = torch.autocast(device.type, enabled=False)
-        plain = plain_means(exact)
-        cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
-        for (way, chosen), size in itertools.product(ways.items(), options.batch_sizes):
-            if not chosen.torch_compile:
-                trainer = trainer_of(chosen, size, cache, rows)
-                compare(f"batch {size}{way}, float32", trainer, exact, LARGEST_DIFFERENCE)
-        if options.dtype == "bfloat16":
-            if device.type == "cuda":
-                model.language_model.bfloat16()
-            plain = plain_means(autocast)
+        # Losses are compared in float32, where all ways are the same but for rounding.
+        cast(model.language_model, torch.float32)
+        if encoder is not None:
+            meanings = encode_texts(encoder, [row["reasoning"] for row in compared])
+            for row, meaning in zip(compared, meanings, strict=True):
+                row["reasoning_embedding"] = meaning.float().cpu()
+        plain = plain_means()
+        compared_cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
+        cast(model.language_model, getattr(torch, base_dtype))
 
         peak = matrix_peak(device, getattr(torch, options.dtype))
         plain_rows = list(rows.select(range(options.plain_samples)))
@@ -314,19 +310,18 @@ def main() -> None:
                 counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
             if chosen.torch_compile:
                 compile_layers(chosen, model, encoder)
+            cast(model.language_model, torch.float32)
             for size in options.batch_sizes:
-                name = f"batch {size}{way}"
+                compare(f"batch {size}{way}", trainer_of(chosen, size, compared_cache, rows))
+            cast(model.language_model, getattr(torch, base_dtype))
+            for size in options.batch_sizes:
                 some = rows.select(range(min(len(rows), WARM_UP * size)))
-                trainer = trainer_of(chosen, size, cache, some)
-                if chosen.torch_compile or options.dtype == "bfloat16":
-                    allowed = LARGEST_DIFFERENCE if options.dtype == "float32" else LARGEST_DIFFERENCE_BFLOAT16
-                    compare(f"{name}, {options.dtype}", trainer, autocast, allowed)
-                trainer.train()
+                trainer_of(chosen, size, cache, some).train()
                 steps = min(len(rows) // size, options.steps or len(rows))
                 trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
                 started = now(device)
                 trainer.train()
-                record(name, steps * size / (now(device) - started), counts[size] / size)
+                record(f"batch {size}{way}", steps * size / (now(device) - started), counts[size] / size)
     figures["seconds_once_per_problem"] = once
     alone = 1 / figures["samples_per_s"]["plain"]
     for size in options.batch_sizes:

@@ -122,7 +122,7 @@ class DistillationCollator:
     """Number of fixed tokens before the question."""
     question_cache: QuestionCache | None = field(default=None, kw_only=True)
     """What the base made of the questions, where that was computed once for all passes over them."""
-    multiple: int = field(default=1, kw_only=True)
+    pad_to_multiple_of: int = field(default=1, kw_only=True)
     """What the lengths that the models read are padded to a multiple of, where each new length costs a GPU time."""
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
@@ -165,7 +165,7 @@ class DistillationCollator:
         return {**batch, "logits_to_keep": target_length + 1}
 
     def _rounded(self, length: int) -> int:
-        return -(-length // self.multiple) * self.multiple
+        return -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
 
 
 class DistillationTrainer(ShardedTrainer):

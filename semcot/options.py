@@ -157,11 +157,11 @@ class TrainOptions:
     torch_compile: bool = field(
         default=False,
         metadata={
-            "help": "Compile the generator and, unless it reads questions apart, the base; takes a while at first. A "
+            "help": "Compile the generator and, unless questions are prefilled, the base; takes a while at first. A "
             "resumed run then repeats but for rounding."
         },
     )
-    question_apart: bool | None = field(
+    prefill_question: bool | None = field(
         default=None,
         metadata={
             "help": "Read questions in a pass of their own, without a gradient: less arithmetic, more passes. By "

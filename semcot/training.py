@@ -60,10 +60,10 @@ GENERATOR_PHASES = ("lens", "generator")
 QUESTION_STATES = "phases/question_states.bin"
 LARGE_BATCH = 1.5e9
 """
-Problems in a batch times weights in a layer of the base, from which on a GPU gains by reading questions apart: an
+Problems in a batch times weights in a layer of the base, from which on a GPU gains by prefilling questions: an
 estimate from what a launch takes and what a matrix product does, not measured.
 """
-LENGTH_MULTIPLE = 8
+PAD_TO_MULTIPLE_OF = 8
 """On a GPU, of the lengths of batches: its kernels are chosen, and compiled, anew for other lengths."""
 
 
@@ -316,17 +316,17 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         if part is not None:
             part.float()
     model.thought_embedding.data = model.thought_embedding.data.float()
-    model.question_apart = reads_questions_apart(options, model)
+    model.prefill_question = prefills_question(options, model)
     return model, tokenizer
 
 
-def reads_questions_apart(options: TrainOptions, model: SemCoTForCausalLM) -> bool:
+def prefills_question(options: TrainOptions, model: SemCoTForCausalLM) -> bool:
     """
     Whether a pass of its own over the questions pays. It saves their backward pass, which is most of the arithmetic. A
     small model on a GPU waits for the launch of its kernels, however little each has to do, and has more of them then.
     """
-    if options.question_apart is not None:
-        return options.question_apart
+    if options.prefill_question is not None:
+        return options.prefill_question
     if model.device.type == "cpu":
         return True
     layer_size = sum(weight.numel() for weight in decoder_layers(model.language_model.base_model)[0].parameters())
@@ -335,17 +335,17 @@ def reads_questions_apart(options: TrainOptions, model: SemCoTForCausalLM) -> bo
 
 def compile_layers(options: TrainOptions, model: SemCoTForCausalLM, encoder: SentenceTransformer | None) -> None:
     """
-    Compiles the generator and, unless questions are read apart, the base and the encoder. Layer by layer, as all layers
+    Compiles the generator and, unless questions are prefilled, the base and the encoder. Layer by layer, as all layers
     of a stack are one code then, but for those that read a cache, which is another in each.
     """
     layers = []
-    if model.question_apart or model.config.thought_passes > 1:
+    if model.prefill_question or model.config.thought_passes > 1:
         model.generator.compile(dynamic=True)
     else:
         layers += decoder_layers(model.generator)
-    if not (model.question_apart or options.cache_questions):
+    if not (model.prefill_question or options.cache_questions):
         layers += decoder_layers(model.language_model.base_model)
-    if not model.question_apart and encoder is not None:
+    if not model.prefill_question and encoder is not None:
         layers += decoder_layers(encoder[0].upper)
     # Of one code: for each stack and what of it is trained, with a mask and without, in training and validation.
     torch._dynamo.config.recompile_limit = 64
@@ -507,8 +507,8 @@ def train_phase(
         drawing = options.lens_steps, options.exchange_share, options.seed, lambda: trainer.epoch
         collator = ExchangeCollator(*collation, states, train_set, spelt, tokenizer, *drawing)
     else:
-        multiple = LENGTH_MULTIPLE if arguments.device.type == "cuda" else 1
-        collator = DistillationCollator(*collation, question_cache=question_cache, multiple=multiple)
+        multiple = PAD_TO_MULTIPLE_OF if arguments.device.type == "cuda" else 1
+        collator = DistillationCollator(*collation, question_cache=question_cache, pad_to_multiple_of=multiple)
     trainer = DistillationTrainer(
         model,
         arguments,

@@ -73,7 +73,7 @@ def test_lens_targets(text, steps, spelt):
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_layout(parts, multiple):
     model, tokenizer, rows, collate = parts
-    batch = replace(collate, multiple=multiple)(list(rows))
+    batch = replace(collate, pad_to_multiple_of=multiple)(list(rows))
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     is_thought = ids == model.config.thought_token_id
     assert is_thought.any(0).sum() == 3, "the thoughts of all rows stand in the same columns"
@@ -97,11 +97,11 @@ def trainer_of(model, rows, collate, tmp_path, **options):
     return DistillationTrainer(model, arguments, train_dataset=rows, data_collator=collate, **options)
 
 
-@pytest.mark.parametrize("question_apart, multiple", [(True, 1), (False, 1), (False, 8)])
-def test_loss_is_that_of_a_plain_computation(parts, tmp_path, question_apart, multiple):
+@pytest.mark.parametrize("prefill_question, multiple", [(True, 1), (False, 1), (False, 8)])
+def test_loss_is_that_of_a_plain_computation(parts, tmp_path, prefill_question, multiple):
     model, tokenizer, rows, collate = parts
-    model.question_apart = question_apart
-    collate.multiple = multiple
+    model.prefill_question = prefill_question
+    collate.pad_to_multiple_of = multiple
     encoder = build_reasoning_encoder(model.language_model, tokenizer, embedding_dim=24).eval()
     answers, explanations, alignments, lens = [], [], [], []
     endings = torch.tensor(sorted({token for row in rows for token in row["lens_ids"]} - {-100}))
@@ -138,15 +138,15 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path, question_apart, mu
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_question_read_apart_or_not_gives_the_same_gradients(family):
+def test_a_question_prefilled_or_not_gives_the_same_gradients(family):
     model, tokenizer = tiny_semcot(family)
     rows = tokenize_problems(PROBLEMS, tokenizer, model.config.num_thoughts)
     passes, gradients = [], []
     layer = decoder_layers(model.language_model.base_model)[0]
     layer.register_forward_pre_hook(lambda _, args: passes[-1].append(args[0].shape[1]))
-    for apart in (True, False):
-        model.question_apart = apart
-        collate = DistillationCollator(tokenizer.pad_token_id, len(tokenizer(HEADER).input_ids), multiple=8)
+    for prefill in (True, False):
+        model.prefill_question = prefill
+        collate = DistillationCollator(tokenizer.pad_token_id, len(tokenizer(HEADER).input_ids), pad_to_multiple_of=8)
         batch = {name: part for name, part in collate(list(rows)).items() if name not in OF_THE_TRAINER}
         passes.append([])
         model.zero_grad()

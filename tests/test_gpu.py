@@ -10,12 +10,13 @@ import pytest
 import torch
 from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model
 from safetensors.torch import load_file
-from test_sharding import deepspeed, losses
+from test_sharding import check_losses, deepspeed
 from test_training import SCRIPT, as_flags, tiny_options
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from semcot.options import TrainOptions
 
+TERMS = {"loss", "answer_loss", "alignment_loss"}
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -77,16 +78,6 @@ def run_training(command: list[str], options: TrainOptions) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def check_losses(options: TrainOptions, expected: TrainOptions, tolerance: float) -> None:
-    found = losses(options)
-    for phase, history in losses(expected).items():
-        for entry, other in zip(history, found[phase], strict=True):
-            for term in {"loss", "answer_loss", "alignment_loss"} & entry.keys():
-                assert other[term] == pytest.approx(entry[term], abs=tolerance), (
-                    f"{phase}, step {entry['step']}: {term}"
-                )
-
-
 def test_the_same_seed_gives_the_same_weights(trained, tmp_path):
     run_training(SCRIPT, replace(trained, output_dir=str(tmp_path / "again")))
     weights, again = (load_file(Path(path) / "model.safetensors") for path in (trained.output_dir, tmp_path / "again"))
@@ -102,14 +93,14 @@ def test_engines_of_accelerate(config, trained, tmp_path):
     options = replace(trained, output_dir=str(tmp_path / "run"))
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{config}"]
     run_training([*launcher, "--num_processes", "1", "--main_process_port", "0", "train_semcot.py"], options)
-    check_losses(options, trained, tolerance=0.02)
+    assert check_losses(options, trained, TERMS, tolerance=0.02)
 
 
-@pytest.mark.parametrize("changed", [{"question_apart": True}, {"cache_questions": True}])
+@pytest.mark.parametrize("changed", [{"prefill_question": True}, {"cache_questions": True}])
 def test_other_ways_to_train_have_the_same_losses(changed, trained, tmp_path):
     options = replace(trained, output_dir=str(tmp_path / "run"), **changed)
     run_training(SCRIPT, options)
-    check_losses(options, trained, tolerance=0.02)
+    assert check_losses(options, trained, TERMS, tolerance=0.02)
 
 
 @pytest.mark.slow
@@ -118,4 +109,4 @@ def test_compiled_the_losses_are_the_same(trained, tmp_path):
     options = replace(expected, output_dir=str(tmp_path / "run"), torch_compile=True)
     for each in (expected, options):
         run_training(SCRIPT, each)
-    check_losses(options, expected, tolerance=0.02)
+    assert check_losses(options, expected, TERMS, tolerance=0.02)

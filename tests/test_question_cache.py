@@ -37,7 +37,7 @@ def loss_of(model, batch):
 @pytest.mark.parametrize("batch_size, multiple", [(1, 1), (2, 8), (32, 1)])
 def test_losses_and_gradients_are_the_same(parts, batch_size, multiple, tmp_path):
     model, rows, fixed, collate = parts
-    collate.multiple = multiple
+    collate.pad_to_multiple_of = multiple
     cache = QuestionCache(model, rows, fixed, tmp_path / "states.bin", batch_size=batch_size)
     for chosen in ([0, 1, 2, 3], [3], [2, 4]):
         batch = [rows[i] for i in chosen]

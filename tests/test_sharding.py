@@ -67,6 +67,17 @@ def losses(options: TrainOptions) -> dict[str, list[dict]]:
     return {phase: json.loads(file.read_text()) for phase, file in files.items() if file.exists()}
 
 
+def check_losses(options: TrainOptions, expected: TrainOptions, terms: set[str], tolerance: float) -> int:
+    """Compares every logged loss of two runs; returns how many there were."""
+    compared, found = 0, losses(options)
+    for phase, history in losses(expected).items():
+        for entry, other in zip(history, found[phase], strict=True):
+            for term in terms & entry.keys():
+                assert other[term] == pytest.approx(entry[term], abs=tolerance), f"{phase}, {entry['step']}: {term}"
+                compared += 1
+    return compared
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
 def test_an_engine_trains_as_data_parallelism_does_and_resumes(config, expected, tmp_path):
@@ -74,13 +85,7 @@ def test_an_engine_trains_as_data_parallelism_does_and_resumes(config, expected,
     output = launch(config, options)
     if config == "fsdp.yaml":
         assert {float(share) for share in re.findall(r"holds ([\d.]+)% of the model", output)} == {50.0}
-    compared, found = 0, losses(options)
-    for phase, history in losses(expected).items():
-        for entry, same in zip(history, found[phase], strict=True):
-            for term in TERMS & entry.keys():
-                assert same[term] == pytest.approx(entry[term], abs=1.01e-4), f"{phase}, step {entry['step']}: {term}"
-                compared += 1
-    assert compared > 50
+    assert check_losses(options, expected, TERMS, tolerance=1.01e-4) > 50
     weights = load_file(tmp_path / "run" / "model.safetensors")
     for name, weight in load_file(Path(expected.output_dir) / "model.safetensors").items():
         torch.testing.assert_close(weights[name], weight, atol=1e-3, rtol=1e-3)
@@ -106,10 +111,7 @@ def test_in_bfloat16_the_weights_that_are_trained_stay_in_float32(config, expect
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
-    for phase, history in losses(expected).items():
-        for entry, other in zip(history, losses(options)[phase], strict=True):
-            for term in {"loss", "answer_loss", "lens_loss"} & entry.keys():
-                assert other[term] == pytest.approx(entry[term], abs=0.05)
+    assert check_losses(options, expected, {"loss", "answer_loss", "lens_loss"}, tolerance=0.05)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.options import PHASES, TrainOptions, parse_options
-from semcot.training import build_model, freeze_layers, load_data, reads_questions_apart, train, with_renumbered
+from semcot.training import build_model, freeze_layers, load_data, prefills_question, train, with_renumbered
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -421,10 +421,10 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("phase, question_apart", [("lens", True), ("generator", False)])
-def test_compiled_it_learns_the_same(phase, question_apart, options, tmp_path):
+@pytest.mark.parametrize("phase, prefill_question", [("lens", True), ("generator", False)])
+def test_compiled_it_learns_the_same(phase, prefill_question, options, tmp_path):
     others = {f"{name}_epochs": 0.0 for name in ("warmup", "lens")} if phase == "generator" else {"epochs": 0.0}
-    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=4, question_apart=question_apart)
+    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=4, prefill_question=prefill_question)
     options = replace(options, **others)
     expected = run(options)[phase]
     compiled = run(replace(options, output_dir=str(tmp_path / "compiled"), torch_compile=True))[phase]
@@ -436,20 +436,20 @@ def test_compiled_it_learns_the_same(phase, question_apart, options, tmp_path):
         torch.testing.assert_close(others[name], weight, atol=1e-3, rtol=1e-3)
 
 
-def test_on_a_gpu_questions_are_read_apart_where_that_saves_more_than_it_costs():
+def test_on_a_gpu_questions_are_prefilled_where_that_saves_more_than_it_costs():
     """Decided by sizes; the meta device is not a CPU either."""
 
-    def apart(width: int, device: str = "meta", **options) -> bool:
+    def prefilled(width: int, device: str = "meta", **options) -> bool:
         config = SemCoTConfig()
         for part in (config.text_config, config.generator_config):
             part.num_hidden_layers, part.hidden_size, part.intermediate_size = 1, width, 4 * width
         with torch.device("meta" if device == "meta" else "cpu"):
             model = SemCoTForCausalLM(config)
-        return reads_questions_apart(TrainOptions(output_dir="", generator_layers=1, **options), model)
+        return prefills_question(TrainOptions(output_dir="", generator_layers=1, **options), model)
 
-    assert not apart(576) and apart(576, question_apart=True) and apart(128, device="cpu")
-    assert apart(4096) and not apart(4096, batch_size=2)
-    assert not apart(4096, torch_compile=True) and not apart(4096, question_apart=False)
+    assert not prefilled(576) and prefilled(576, prefill_question=True) and prefilled(128, device="cpu")
+    assert prefilled(4096) and not prefilled(4096, batch_size=2)
+    assert not prefilled(4096, torch_compile=True) and not prefilled(4096, prefill_question=False)
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
