@@ -199,6 +199,8 @@ class SemCoTForCausalLM(
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
+                if thoughts is None and generator_states is None:
+                    self._check_whole(cache)
                 if thoughts is None and generator_states is not None:
                     earlier_thoughts, thoughts = (), self.project(generator_states)
                 elif thoughts is None:
@@ -207,7 +209,7 @@ class SemCoTForCausalLM(
                 if thoughts_only:
                     return SemCoTOutputWithPast(thoughts=thoughts, earlier_thoughts=earlier_thoughts)
                 thoughts = thoughts.to(inputs_embeds)
-                inputs_embeds = inputs_embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
+                inputs_embeds = self._put_in(inputs_embeds, is_thought, thoughts)
                 if question_states is not None:
                     question_length = question_states.shape[-2]
                     if question_length > (first := _first_column(is_thought)):
@@ -350,13 +352,35 @@ class SemCoTForCausalLM(
         return not (self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False))
 
     def _prefills_question(self) -> bool:
-        return self.prefill_question and torch.is_grad_enabled()
+        # Not where the base is trained after all, with LoRA on its layers say: its gradient needs the question too.
+        if not (self.prefill_question and torch.is_grad_enabled()):
+            return False
+        return not any(weight.requires_grad for weight in self.language_model.parameters())
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
         if cache is None:
             return True
-        return not torch.compiler.is_compiling() and bool(is_thought.any())
+        if torch.compiler.is_compiling() and is_thought.shape[1] == 1:
+            return False
+        return bool(is_thought.any())
+
+    def _check_whole(self, cache: Cache | None) -> None:
+        """Raises `ValueError` where the generator would read the rest of a prompt only."""
+        if not torch.compiler.is_compiling() and cache is not None and (cached := int(cache.get_seq_length())):
+            raise ValueError(
+                f"The generator must read the whole prompt, but {cached} of its tokens are in the cache already. Pass "
+                "thoughts=model.think(the whole prompt), or call generate with the whole prompt and this cache."
+            )
+
+    def _put_in(
+        self, embeds: torch.FloatTensor, is_thought: torch.BoolTensor, thoughts: torch.FloatTensor
+    ) -> torch.FloatTensor:
+        """The embeddings of a batch of prompts with the thoughts in place of the placeholders."""
+        wanted = (embeds.shape[0], self.config.num_thoughts, embeds.shape[-1])
+        if thoughts.shape != wanted:
+            raise ValueError(f"thoughts have the shape {tuple(thoughts.shape)}, these prompts need {wanted}.")
+        return embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts.to(embeds))
 
     def _check_passes(self, is_thought: torch.BoolTensor) -> None:
         """Raises `ValueError` where thoughts cannot be fed back to the generator."""
@@ -436,7 +460,7 @@ class SemCoTForCausalLM(
             )
         is_thought = prompt == self.config.thought_token_id
         if attention_mask is None:
-            attention_mask = torch.ones_like(prompt)
+            attention_mask = self._mask_of(prompt, generation_config or self.generation_config, kwargs)
         if not attention_mask[:, -1].all():
             raise ValueError(
                 "A prompt ends with padding, and an answer cannot be written after it: "
@@ -450,7 +474,7 @@ class SemCoTForCausalLM(
         if not cached or new.any():
             self._check_prompt(new, attention_mask)
             thoughts = self.think(prompt, attention_mask) if thoughts is None else thoughts
-            embeds = embeds.masked_scatter(new.unsqueeze(-1), thoughts.to(embeds))
+            embeds = self._put_in(embeds, new, thoughts)
         # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary.
         output = super().generate(
             filled,
@@ -464,6 +488,19 @@ class SemCoTForCausalLM(
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         sequences[:, : prompt.shape[1]] = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
         return output
+
+    def _mask_of(self, prompt: torch.LongTensor, generation_config, kwargs: dict) -> torch.LongTensor:
+        """What is no padding in prompts that came without a mask; all, where padding cannot be told from the text."""
+        pad, eos = (kwargs.get(name, getattr(generation_config, name)) for name in ("pad_token_id", "eos_token_id"))
+        if pad is not None and pad not in (eos if isinstance(eos, list) else [eos]):
+            return (prompt != pad).long()
+        if len(prompt) > 1:
+            logger.warning_once(
+                "Several prompts without an attention_mask: it cannot be told whether they are padded, as "
+                f"{'there is no padding token' if pad is None else 'the padding token also ends a text'}, and all of "
+                "their tokens are read. Pass the attention_mask that the tokenizer returns."
+            )
+        return torch.ones_like(prompt)
 
     def prepare_inputs_for_generation(
         self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, cache=None, **kwargs
@@ -642,10 +679,14 @@ class SemCoTForCausalLM(
             ValueError: weights are missing from the checkpoint, or the base does not fit it.
         """
         path = os.fspath(pretrained_model_name_or_path)
+        if "torch_dtype" in kwargs:  # its name before transformers 5
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
         if not isinstance(config, PreTrainedConfig):
             # The config's loader takes these away, and the weights' must get them too.
             names = "cache_dir force_download local_files_only token revision subfolder dtype attn_implementation"
             needed = {name: kwargs[name] for name in names.split() if name in kwargs}
+            if kwargs.get("dtype") == "auto":  # for the weights; the config would take it for a dtype's name
+                del kwargs["dtype"]
             config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
             kwargs.update(needed)
         base = None
@@ -747,7 +788,7 @@ class SemCoTForCausalLM(
                         shutil.copyfile(source, Path(aside) / source.name)
                     if not (folder / "README.md").exists():
                         self.generate_model_card(**(model_card_kwargs or {})).save(Path(aside) / "README.md")
-                    _move_into(Path(aside), folder)
+                    _move_into(Path(aside), folder, _weight_files(kwargs.get("variant")))
         finally:
             for name, value in before.items():
                 setattr(self.config, name, value)
@@ -801,7 +842,7 @@ class SemCoTForCausalLM(
                 commit_message=commit_message,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns="model*.safetensors*",  # shards of an earlier upload
+                delete_patterns=_weight_files(save_kwargs.get("variant")),  # shards of an earlier upload
             )
 
     def generate_model_card(
@@ -914,6 +955,8 @@ def _load_base(
     source = os.fspath(source)
     names = "cache_dir local_files_only token device_map max_memory offload_folder attn_implementation".split()
     options = {name: kwargs[name] for name in names if name in kwargs}
+    # The Auto classes leave it in the config alone.
+    options.setdefault("attn_implementation", config.text_config._attn_implementation)
     options["dtype"] = kwargs.get("dtype") or config.text_config.dtype or config.dtype or "auto"
     if source == name and config.base_model_revision:
         options["revision"] = config.base_model_revision
@@ -1008,12 +1051,18 @@ def _first_column(mask: torch.BoolTensor) -> int:
     return int(columns[0]) if len(columns) else mask.shape[1]
 
 
-def _move_into(source: Path, folder: Path) -> None:
+def _weight_files(variant: str | None) -> list[str]:
+    """Patterns of the files that the weights of a variant (`"fp16"`, say, or none) may be in."""
+    name, index = (f"model.{variant}", f"index.{variant}") if variant else ("model", "index")
+    return [f"{name}.safetensors", f"{name}-*.safetensors", f"model.safetensors.{index}.json"]
+
+
+def _move_into(source: Path, folder: Path, weight_files: list[str]) -> None:
     """Moves every file into place and drops weights of an earlier save that are no longer part of the checkpoint."""
     names = {file.name for file in source.iterdir()}
     for name in sorted(names):
         os.replace(source / name, folder / name)
-    for stale in folder.glob("model*.safetensors*"):
+    for stale in (file for pattern in weight_files for file in folder.glob(pattern)):
         if stale.name not in names:
             stale.unlink()
 

@@ -1,10 +1,12 @@
 """Saving and loading: both kinds of checkpoint, every Auto class, wrong and broken files, LoRA."""
 
+import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,13 @@ def test_saving_again_replaces_the_weights_and_keeps_the_card(tmp_path):
     model.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.glob("model*.safetensors*")] == ["model.safetensors"]
     assert (tmp_path / "README.md").read_text() == "mine"
+    before = (tmp_path / "model.safetensors").read_bytes()
+    copy.deepcopy(model).half().save_pretrained(tmp_path, variant="fp16", max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.fp16.json").exists()
+    copy.deepcopy(model).half().save_pretrained(tmp_path, variant="fp16")
+    names = sorted(file.name for file in tmp_path.glob("model*.safetensors*"))
+    assert names == ["model.fp16.safetensors", "model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
@@ -207,10 +216,14 @@ def test_loading_options(adapter, kind, tmp_path):
         assert {p.dtype for p in model.parameters()} == {dtype}
     model = SemCoTForCausalLM.from_pretrained(folder, device_map="cpu")
     assert model.device.type == "cpu"
-    for implementation in ("eager", "sdpa"):
-        model = SemCoTForCausalLM.from_pretrained(folder, attn_implementation=implementation)
-        parts = (model.language_model, model.generator)
-        assert {part.config._attn_implementation for part in parts} == {implementation}
+    auto = partial(AutoModelForCausalLM.from_pretrained, trust_remote_code=True)
+    for load in (SemCoTForCausalLM.from_pretrained, auto):
+        assert {p.dtype for p in load(folder, torch_dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+        assert {p.dtype for p in load(folder, dtype="auto").parameters()} == {torch.float32}
+        for implementation in ("eager", "sdpa"):
+            model = load(folder, attn_implementation=implementation)
+            parts = (model.language_model, model.generator)
+            assert {part.config._attn_implementation for part in parts} == {implementation}
 
 
 def test_attention_implementations_agree(adapter):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
+from transformers.cache_utils import DynamicCache, StaticCache
 
-from modeling_semcot import SemCoTForCausalLM, decoder_layers
+from modeling_semcot import CACHE, SemCoTForCausalLM, decoder_layers
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -183,6 +184,19 @@ def test_cache_changes_nothing(family, name):
     torch.testing.assert_close(step.logits, whole, atol=1e-4, rtol=1e-4)
 
 
+def test_a_prompt_that_begins_in_the_cache_is_refused(semcot):
+    """The generator would read its end alone."""
+    model, tokenizer = semcot
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    beginning, rest = batch.input_ids[:, :4], batch.input_ids[:, 4:]
+    cache = DynamicCache(config=model.config.text_config)
+    model.language_model(input_ids=beginning, **{CACHE: cache})
+    with pytest.raises(ValueError, match="4 of its tokens are in the cache already.*model.think"):
+        model(input_ids=rest, past_key_values=cache)
+    found = model(input_ids=rest, past_key_values=cache, thoughts=model.think(batch.input_ids))
+    torch.testing.assert_close(found.logits, model(**batch).logits[:, 4:], atol=1e-4, rtol=1e-4)
+
+
 def test_a_batch_of_64_generates_what_each_prompt_does_alone(family):
     model, tokenizer = tiny_semcot(family)
     questions = [f"{TEXTS[i % 3][: 1 + i]} {i * 37}" for i in range(64)]
@@ -198,6 +212,40 @@ def test_no_answer_is_written_after_padding(semcot):
     model, tokenizer = semcot
     with pytest.raises(ValueError, match="pad on the left"):
         model.generate(**prompts(tokenizer, padding_side="right"), max_new_tokens=2)
+
+
+def test_padding_is_told_without_a_mask_where_it_can_be(semcot, caplog):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    assert (batch.attention_mask == 0).any()
+    assert generate(model, {"input_ids": batch.input_ids}).tolist() == generate(model, batch).tolist()
+    assert not caplog.records
+    generate(model, {"input_ids": batch.input_ids}, pad_token_id=tokenizer.eos_token_id)
+    assert "it cannot be told whether they are padded, as the padding token also ends a text" in caplog.text
+
+
+def test_lora_on_the_base_has_the_gradient_of_the_whole_prompt(semcot):
+    from peft import LoraConfig, get_peft_model
+
+    model, tokenizer = semcot
+    lora = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    batch = prompts(tokenizer)
+    labels = batch.input_ids.clone()
+    labels[:, :-2] = -100
+    gradients = []
+    for options in ({}, {"logits_to_keep": 3}):
+        lora.zero_grad()
+        lora(**batch, labels=labels, **options).loss.backward()
+        gradients.append(
+            {
+                name: p.grad.clone()
+                for name, p in lora.named_parameters()
+                if "language_model" in name and p.requires_grad
+            }
+        )
+    assert gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
 def test_training_shortcut_is_exact(family):
@@ -387,6 +435,11 @@ def test_given_thoughts_are_used(semcot):
     assert generate(model, batch, thoughts=thoughts).tolist() == generate(model, batch).tolist()
     other = model(**batch, thoughts=thoughts.flip(0)).logits[:, -1]
     assert not torch.allclose(other, model(**batch).logits[:, -1])
+    for wrong in (thoughts.repeat(1, 2, 1), thoughts[:1], thoughts[..., :-1]):
+        with pytest.raises(ValueError, match=r"thoughts have the shape .*, these prompts need \(3, 3, 32\)"):
+            model(**batch, thoughts=wrong)
+        with pytest.raises(ValueError, match="thoughts have the shape"):
+            generate(model, batch, thoughts=wrong)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -397,6 +450,22 @@ def test_compiles_to_one_graph(passes):
     expected = model(**batch).logits
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(**batch).logits, expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
+def test_compiled_a_cache_changes_nothing(semcot, kind):
+    model, tokenizer = semcot
+    ids = prompts(tokenizer, QUESTIONS[:1]).input_ids
+    options = {"max_cache_len": 200} if kind is StaticCache else {}
+    cache = kind(config=model.config.text_config, **options)
+    compiled = torch.compile(model, backend="eager")
+    for _ in range(3):
+        length = cache.get_seq_length()
+        step = compiled(input_ids=ids[:, length:], past_key_values=cache)
+        expected = model(input_ids=ids)
+        torch.testing.assert_close(step.logits[:, -1], expected.logits[:, -1], atol=1e-4, rtol=1e-4)
+        ids = torch.cat([ids, expected.logits[:, -1:].argmax(-1)], dim=1)
 
 
 # ---------------------------------------------------------------------------------------------------- wrong use
