@@ -247,15 +247,22 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Row]]:
 def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         csv.field_size_limit(2**30)  # a long reasoning is no error
-        reader = csv.reader(file)
-        header = next(reader, [])
-        line = reader.line_num + 1
-        for cells in reader:
-            if len(cells) > len(header):
-                raise ValueError(f"{path}, line {line}, has more cells than the header; quote cells that hold a comma")
-            if cells:
-                yield f"line {line}", dict(zip(header, cells, strict=False))
+        reader, line = csv.reader(file, strict=True), 1
+        try:
+            header = next(reader, [])
             line = reader.line_num + 1
+            for cells in reader:
+                if len(cells) > len(header):
+                    raise ValueError(
+                        f"{path}, line {line}, has more cells than the header; quote cells that hold a comma"
+                    )
+                if cells:
+                    yield f"line {line}", dict(zip(header, cells, strict=False))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, the record at line {line}: {error}. Quote a cell that holds a quotation mark, and double it."
+            ) from error
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:

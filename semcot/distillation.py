@@ -202,6 +202,12 @@ class DistillationTrainer(ShardedTrainer):
         self.lens_weight = lens_weight
         self.lens_only = lens_only
         self.lens_tokens = None if lens_tokens is None else lens_tokens.to(self.args.device)
+        self.weights = {
+            "answer_loss": 1 - alpha,
+            "alignment_loss": alpha,
+            "explanation_loss": explanation_weight,
+            "lens_loss": 1.0 if lens_only else lens_weight,
+        }
         if lens_weight > 0 or lens_only:
             # The base's, which does not change, taken here: in training it may be spread over the processes.
             table = whole(self.model.get_input_embeddings().weight)
@@ -222,6 +228,10 @@ class DistillationTrainer(ShardedTrainer):
         num_targets = inputs.pop("logits_to_keep") - 1
         labels, explanation_labels = (inputs.pop(name)[:, -num_targets:] for name in ("labels", "explanation_labels"))
         inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
+        if not model.training and not (counted := self._counted(len(labels))).all():
+            for part in (labels, explanation_labels, lens_labels):
+                part[~counted.to(part.device)] = IGNORED
+            embedding = None if embedding is None else embedding * counted.to(embedding).unsqueeze(-1)
         outputs = model(**inputs, logits_to_keep=num_targets, thoughts_only=self.lens_only, use_cache=False)
         if self.lens_only and self.is_fsdp_enabled:
             # FSDP gathers token embeddings and the head that is tied to them as one, until the head was run.
@@ -230,27 +240,27 @@ class DistillationTrainer(ShardedTrainer):
         # One step may span several batches and processes, with unequal numbers of answer tokens. Its loss is the same
         # however it is cut: the answer's term a mean over all of the step's tokens, the others over all of its rows.
         batches = getattr(self, "current_gradient_accumulation_steps", 1) if model.training else 1
-        losses: dict[str, tuple[float, torch.Tensor]] = {}
+        losses: dict[str, torch.Tensor] = {}
         terms: dict[str, _Term] = {}
         if not self.lens_only:
             logits = outputs.logits.float()
             total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
             num_tokens = (labels != IGNORED).sum()
-            in_step = num_tokens  # a batch's share of them, where several batches make a step
+            in_step = num_tokens.clamp(min=1)  # a batch's share of them, where several batches make a step
             if model.training and num_items_in_batch is not None:
                 in_step = num_items_in_batch / (batches * self.args.world_size)
-            losses["answer_loss"] = 1 - self.alpha, total / in_step
+            losses["answer_loss"] = total / in_step
             terms["answer_loss"] = _Term(total, num_tokens)
             terms["accuracy"] = _all_right(logits, labels)
         if self.alpha > 0 and not self.lens_only:
             meaning = encode_thoughts(self.reasoning_encoder, outputs.thoughts)
             has_reasoning = embedding.any(-1)
             distances = (1 - F.cosine_similarity(meaning, embedding.to(meaning), dim=-1)) * has_reasoning
-            losses["alignment_loss"] = self.alpha, distances.mean()
+            losses["alignment_loss"] = distances.mean()
             terms["alignment_loss"] = _Term(distances.sum(), has_reasoning.sum())
         if self.explanation_weight > 0 and not self.lens_only:
             per_row, has_explanation = _mean_of_rows(logits, explanation_labels)
-            losses["explanation_loss"] = self.explanation_weight, per_row.mean()
+            losses["explanation_loss"] = per_row.mean()
             terms["explanation_loss"] = _Term(per_row.sum(), has_explanation.sum())
         if self.lens_weight > 0 or self.lens_only:
             if self.lens_tokens is not None:
@@ -260,14 +270,21 @@ class DistillationTrainer(ShardedTrainer):
             passes = torch.stack([*outputs.earlier_thoughts, outputs.thoughts])
             spelling = F.linear(passes, self.lens_table.to(passes.dtype)).float()
             per_row, is_spelt = _mean_of_rows(spelling.flatten(0, 1), lens_labels.repeat(len(passes), 1))
-            losses["lens_loss"] = 1.0 if self.lens_only else self.lens_weight, per_row.mean()
+            losses["lens_loss"] = per_row.mean()
             terms["lens_loss"] = _Term(per_row.sum(), is_spelt.sum())
             terms["lens_accuracy"] = _all_right(spelling[-1], lens_labels)
         for name, (total, count) in terms.items():
             term = torch.stack([total.detach().float(), torch.as_tensor(count, device=total.device).float()])
             self._terms["" if model.training else "eval_"][name].append(term)
-        loss = sum(weight * value for weight, value in losses.values()) / batches
+        loss = sum(self.weights[name] * value for name, value in losses.items()) / batches
         return (loss, outputs) if return_outputs else loss
+
+    def _counted(self, num_rows: int) -> torch.BoolTensor:
+        """Which rows of a validation batch count: several processes fill up their last batches with the first rows."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return torch.ones(num_rows, dtype=torch.bool)
+        return torch.arange(num_rows) + self.args.process_index * num_rows < state.remainder
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
@@ -283,10 +300,12 @@ class DistillationTrainer(ShardedTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for prefix, record in self._terms.items():
             if f"{prefix}loss" in logs:
-                for name, terms in record.items():
-                    total, count = self.accelerator.reduce(torch.stack(terms).sum(0), reduction="sum").tolist()
-                    if count:
-                        logs[prefix + name] = round(total / count, 4)
+                sums = {name: torch.stack(terms).sum(0) for name, terms in record.items()}
+                sums = {name: self.accelerator.reduce(term, reduction="sum").tolist() for name, term in sums.items()}
+                means = {name: total / count for name, (total, count) in sums.items() if count}
+                logs |= {prefix + name: round(mean, 4) for name, mean in means.items()}
+                if prefix:  # the stock one is a mean over batches, of which the last ones may hold rows twice
+                    logs["eval_loss"] = sum(self.weights.get(name, 0.0) * mean for name, mean in means.items())
                 record.clear()
         super().log(logs, start_time)
 

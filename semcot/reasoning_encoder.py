@@ -316,6 +316,13 @@ def _train_phase(
     arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel
     trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
+    if trainer.state.global_step < phase.max_steps:  # several processes leave out batches that are not full
+        raise ValueError(
+            f"The reasoning encoder took {trainer.state.global_step} of {phase.max_steps} steps: {len(train)} pairs of "
+            f"reasoning and condensed reasoning, of which no two in a batch are equal, do not fill a batch of "
+            f"{arguments.per_device_train_batch_size} in each process, of {arguments.world_size}. Give a smaller "
+            "encoder_batch_size, more data, or one process."
+        )
     if arguments.should_save:
         write_json(Path(arguments.output_dir) / LOSSES_FILE, trainer.state.log_history)
     arguments.dataloader_drop_last = False  # set for several processes; a small validation split would be gone

@@ -71,8 +71,10 @@ def prepare_output_dir(options: TrainOptions) -> None:
             raise FileExistsError(f"{folder} holds no earlier run (no options.json), so it is not cleared. Empty it.")
         for name in ("phases", "reasoning_encoder"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("README.md", "data.json"):
-            (folder / name).unlink(missing_ok=True)
+        # An earlier run's model beside this one's options would pass for it, were this one cut short.
+        for name in ("README.md", "data.json", "training.json", "config.json", "model*.safetensors*"):
+            for file in folder.glob(name):
+                file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, asdict(options))
 
@@ -89,16 +91,17 @@ def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
         "train_problems": len(train_set),
         "validation_problems": len(validation_set),
         "data_sha256": fingerprint(train_set),
+        "validation_sha256": fingerprint(validation_set),
     }
 
 
 def check_same_run(output_dir: Path, record: dict) -> None:
     """Raises `ValueError` when a run is resumed with other data, another number of processes or another engine."""
     file = output_dir / "data.json"
-    names = "data_sha256", "train_problems", "validation_problems", "processes", "engine"
+    names = "data_sha256", "validation_sha256", "train_problems", "validation_problems", "processes", "engine"
     now = {name: record[name] for name in names}
     if file.exists():
-        before = {"engine": PLAIN, **json.loads(file.read_text())}  # older records do not name it
+        before = {**now, "engine": PLAIN, **json.loads(file.read_text())}  # older records lack some
         if changed := [f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]:
             raise ValueError(
                 f"{output_dir} was started with other data, processes or engine: {', '.join(changed)}. Resume with the "

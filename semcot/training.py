@@ -214,7 +214,9 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
         others = without(problems, chosen["question"])
         problems = without(problems, others["question"])
     train_set, validation_set = split_validation(problems, options.validation_fraction, options.seed)
-    return concatenate_datasets([train_set, others]), validation_set
+    if len(others):  # not at the end: some phases read the first problems only
+        train_set = concatenate_datasets([train_set, others]).shuffle(seed=options.seed)
+    return train_set, validation_set
 
 
 def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: Dataset) -> None:
@@ -294,7 +296,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             if (found := getattr(model.config, name)) != settings[name]:
                 raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
         wanted = settings.pop("thought_layers", model.config.thought_layers)
-        model.config.update(settings)
+        # The base is the one that was just loaded, whatever the checkpoint was trained with.
+        model.config.update({"local_base_model": None, "base_model_revision": None} | settings)
         model.config.check_passes()
         if wanted != model.config.thought_layers:
             model.add_thought_layers(wanted)
@@ -349,6 +352,8 @@ def compile_layers(options: TrainOptions, model: SemCoTForCausalLM, encoder: Sen
         layers += decoder_layers(encoder[0].upper)
     # Of one code: for each stack and what of it is trained, with a mask and without, in training and validation.
     torch._dynamo.config.recompile_limit = 64
+    # Checks of indices before they are declared: what PyTorch writes for CPUs does not compile before 2.13.
+    torch._inductor.config.assert_indirect_indexing = False
     for layer in layers:
         layer.compile(dynamic=True)
 
@@ -466,7 +471,7 @@ def train_phase(
     layers = [part for part in (model.generator, model.thought_layers) if part is not None]
     for part in {"warmup": started, "exchange": [model.thought_layers]}.get(phase, started + layers):
         part.requires_grad_(True)
-    if phase in GENERATOR_PHASES:
+    if phase in (*GENERATOR_PHASES, "warmup"):
         freeze_layers(model, options.frozen_layers)
     arguments = TrainingArguments(
         output_dir=str(folder),

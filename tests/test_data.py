@@ -122,6 +122,7 @@ class TestFiles:
             ("own.json", "[]", r"own.json holds no problem"),
             ("own.jsonl", '{"question": "What?", "answer": "A"}\n{"question"\n', r"own.jsonl, line 2, is not JSON"),
             ("own.csv", "question,answer\nWhat, then?,A\n", r"own.csv, line 2, has more cells than the header"),
+            ("own.csv", 'question,answer\nWhat?,A\nHow?,"B\nWhy?,C\n', r"own.csv, the record at line 3: .*Quote"),
             ("own.csv", "", r"own.csv holds no problem"),
             ("own.parquet", "question", r"own.parquet is not Parquet"),
             ("own.txt", "What?", r"own.txt' is no known data set \(multiarith, .*\.json, \.jsonl, \.csv, \.parquet"),

@@ -156,9 +156,9 @@ def test_questions_that_the_base_reads_once_give_the_same_losses(options, finish
                     assert entry.get(term) == pytest.approx(same.get(term), abs=1.01e-4), f"{phase}: {term}"
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_frozen_layers_stay_as_they_are(options, count):
-    options = replace(options, alpha=0.0, warmup_epochs=0.0, max_steps=2, frozen_layers=count)
+@pytest.mark.parametrize("count, warmup_epochs", [(1, 0.0), (2, 0.5)])
+def test_frozen_layers_stay_as_they_are(options, count, warmup_epochs):
+    options = replace(options, alpha=0.0, warmup_epochs=warmup_epochs, max_steps=2, frozen_layers=count)
     before = build_model(options)[0].state_dict()
     train(options)
     after = load_file(Path(options.output_dir) / "model.safetensors")
@@ -400,7 +400,8 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
     sharded = run(replace(halves, output_dir=str(tmp_path / "sharded"), shard_base=True), *launcher)
     cached = replace(halves, output_dir=str(tmp_path / "cached"), shard_base=True, cache_questions=True)
     cached = run(cached, *launcher)
-    terms = ("loss", "answer_loss", "alignment_loss", "explanation_loss", "lens_loss", "accuracy", "lens_accuracy")
+    terms = ["loss", "answer_loss", "alignment_loss", "explanation_loss", "lens_loss", "accuracy", "lens_accuracy"]
+    terms += [f"eval_{term}" for term in terms]  # of 6 validation problems: none is counted twice
     compared = 0
     for other in (accumulated, together, sharded, cached):
         for phase, history in alone.items():
@@ -417,6 +418,14 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
         for key, weight in load_file(tmp_path / "two" / name).items():
             torch.testing.assert_close(weight, expected[key], atol=1e-3, rtol=1e-3)
             assert torch.equal(weight, spread[key])
+
+
+@pytest.mark.slow
+def test_pairs_that_fill_no_batch_of_several_processes_are_too_few(options):
+    options = replace(options, dataset=["synthetic_arithmetic"], num_samples=[12], encoder_batch_size=16)
+    command = [SCRIPT[0], "-m", "torch.distributed.run", "--standalone", *SCRIPT[1:], *as_flags(options)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode != 0 and "took 0 of 1 steps: 10 pairs" in result.stderr, result.stderr
 
 
 @pytest.mark.slow
@@ -561,13 +570,47 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
     folder = tmp_path / "resumed"
     shutil.copytree(finished[1], folder)
     data = json.loads((folder / "data.json").read_text())
-    for name, other in (("data_sha256", "0"), ("engine", "FSDP")):
+    for name, other in (("data_sha256", "0"), ("validation_sha256", "0"), ("engine", "FSDP")):
         (folder / "data.json").write_text(json.dumps({**data, name: other}))
         with pytest.raises(ValueError, match=f"started with other data, processes or engine: {name} was {other}"):
             train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
-    del data["engine"]  # as in runs that were started before it was written down
+    del data["engine"], data["validation_sha256"]  # as in runs that were started before they were written down
     (folder / "data.json").write_text(json.dumps(data))
     train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
+
+
+def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "again"
+    shutil.copytree(finished[1], folder)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semcot.training.build_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(finished[0], output_dir=str(folder), seed=5, overwrite_output_dir=True))
+    assert json.loads((folder / "options.json").read_text())["seed"] == 5
+    assert not [*folder.glob("*.safetensors"), *folder.glob("training.json"), *folder.glob("config.json")]
+
+
+def test_trained_on_with_another_base_that_base_is_remembered(options, finished, base, tmp_path, monkeypatch):
+    """The other base lies in the Hub's cache and has no folder, the first one's is there still."""
+    snapshot = tmp_path / "hub" / "models--someone--other" / "snapshots" / ("0" * 40)
+    shutil.copytree(base, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    assert SemCoTConfig.from_pretrained(finished[1]).local_base_model == str(base)
+    options = replace(options, base_model="someone/other", generator=str(finished[1]), generator_layers=None)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from semcot.options import parse_options; from semcot.training import build_model\n"
+        "config = build_model(parse_options(sys.argv[2:]))[0].config\n"
+        "print(config.base_model_name_or_path, config.local_base_model)"
+    )
+    environment = {**ENVIRONMENT, "HF_HUB_CACHE": str(tmp_path / "hub")}
+    command = [sys.executable, "-c", code, str(ROOT), *as_flags(options)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == ["someone/other", "None"], result.stderr
 
 
 def test_a_named_generator(options, tmp_path):
@@ -607,6 +650,8 @@ def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
     assert not set(validation_set["question"]) & set(train_set["question"]), "not even from another data set"
     alone = load_data(replace(options, dataset=[str(file)], num_samples=None))
     assert validation_set.to_list() == alone[1].to_list(), "the same ones as without the other data sets"
+    mixture = [question in questions for question in train_set["question"]]
+    assert sum(mixture) == 22 and 0 < sum(mixture[:39]) < 22, "what reads the first problems only reads some of each"
 
 
 def test_semantic_loss_needs_both_forms_of_the_reasoning(options, tmp_path):
