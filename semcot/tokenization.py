@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 THOUGHT_TOKEN = "<thought>"
 ANSWER_CUE = "Answer:"
 _QUESTION = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the question while a chat template is rendered
+# Questions that begin and end with a letter, a digit, a sign.
+_PROBES = ("Paige had 11 songs. How many are left?", "12 + 3", "if so, is it heads up", "“Why”", "(a) Élan, b) 7.")
 
-# A base without a chat format: questions and answers under each other.
-PLAIN_CHAT_TEMPLATE = (
+# A base without a chat format: questions and answers under each other. After "Question:" a blank, or a new line: a
+# byte-level tokenizer reads "Paige" after a blank otherwise than alone, a SentencePiece one after a new line.
+PLAIN_CHAT_TEMPLATES = tuple(
     "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] }}"
+    "{% if message['role'] == 'user' %}{{ 'Question:" + blank + "' + message['content'] }}"
     "{% elif message['role'] == 'assistant' %}{{ '\n" + ANSWER_CUE + " ' + message['content'] + '\n\n' }}"
     "{% else %}{{ message['content'] + '\n\n' }}{% endif %}"
     "{% endfor %}"
+    for blank in (" ", "\n")
 )
 
 
@@ -27,8 +34,9 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
     `num_thoughts` of them and the answer cue after every question.
 
     An instruct base keeps its own chat format, the thoughts opening the assistant's turn; a plain base uses
-    `Question: …` / `Answer:`. A plain string is put into the same prompt by the post-processor, so that
-    `pipeline("text-generation")` takes strings, chats and batches.
+    `Question: …` / `Answer:`, with a new line after `Question:` where the tokenizer needs it. A plain string is put
+    into the same prompt by the post-processor, so that `pipeline("text-generation")` takes strings, chats and batches;
+    where a tokenizer allows no such prompt, a warning says so.
 
     Returns:
         The tokenizer (a copy) and the prompt template of one question, with `{question}` and `{thoughts}`.
@@ -47,18 +55,27 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
         tokenizer.pad_token = tokenizer.eos_token
 
     if base_tokenizer.chat_template:
-        chat_template, cue = base_tokenizer.chat_template, ANSWER_CUE
+        chat_templates, cue = [base_tokenizer.chat_template], ANSWER_CUE
     else:
-        chat_template, cue = ("{{ bos_token }}" if bos else "") + PLAIN_CHAT_TEMPLATE, "\n" + ANSWER_CUE
+        before = "{{ bos_token }}" if bos else ""
+        chat_templates, cue = [before + template for template in PLAIN_CHAT_TEMPLATES], "\n" + ANSWER_CUE
     ending = (THOUGHT_TOKEN * num_thoughts + cue).replace("\n", "\\n")
-    tokenizer.chat_template = chat_template + "{% if add_generation_prompt %}{{ '" + ending + "' }}{% endif %}"
-
+    for chat_template in chat_templates:
+        tokenizer.chat_template = chat_template + "{% if add_generation_prompt %}{{ '" + ending + "' }}{% endif %}"
+        if around := _fixed_ids(tokenizer):
+            break
     rendered = render_prompt(tokenizer, _QUESTION)
     if rendered.count(_QUESTION) != 1:
         raise ValueError("The base's chat template does not hold the user's message as it is, once.")
     prefix, suffix = rendered.split(_QUESTION)
+    if not around:
+        logger.warning(
+            "This base's tokenizer reads a question otherwise within a prompt than alone, so that a plain string is "
+            "not quite the prompt that is trained on. Pass questions as chats."
+        )
+        around = [tokenizer(text, add_special_tokens=False).input_ids for text in (prefix, suffix)]
     prompt_template = f"{prefix}{{question}}{suffix.replace(THOUGHT_TOKEN * num_thoughts, '{thoughts}')}"
-    tokenizer.backend_tokenizer.post_processor = _around(tokenizer, prefix, suffix)
+    tokenizer.backend_tokenizer.post_processor = _around(tokenizer, *around)
     return tokenizer, prompt_template
 
 
@@ -78,11 +95,26 @@ def _added_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
 
 
-def _around(tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str) -> TemplateProcessing:
+def _fixed_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]] | None:
+    """What stands before and after the ids of any question in its prompt; `None` where some are others in there."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    found: set[tuple[tuple[int, ...], tuple[int, ...]]] | None = None
+    for probe in _PROBES:
+        prompt, question = ids(render_prompt(tokenizer, probe)), ids(probe)
+        last = len(prompt) - len(question)
+        starts = [i for i in range(last + 1) if prompt[i : i + len(question)] == question]
+        here = {(tuple(prompt[:i]), tuple(prompt[i + len(question) :])) for i in starts}
+        found = here if found is None else found & here
+    return tuple(map(list, min(found))) if found else None
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, before_ids: list[int], after_ids: list[int]) -> TemplateProcessing:
     """A post-processor that puts the prompt's fixed tokens around a plain question."""
     pieces = []
-    for name, text in (("<prompt>", prefix), ("<cue>", suffix)):
-        ids = tokenizer(text, add_special_tokens=False).input_ids
+    for name, ids in (("<prompt>", before_ids), ("<cue>", after_ids)):
         pieces.append({"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)})
     before, after = (f"{piece['id']}:0 " if piece["ids"] else "" for piece in pieces)
     return TemplateProcessing(

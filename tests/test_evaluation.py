@@ -84,9 +84,9 @@ def test_prompts_of_a_base_without_a_chat_format():
     model_and_tokenizer = tiny_semcot(chat=False)
     prompts = {name: method(*model_and_tokenizer).prompts(["How many?"])[0] for name, method in METHODS.items()}
     assert prompts == {
-        "direct": "Question: How many?\nAnswer:",
-        "cot": "Question: How many?\nAnswer: Let's think step by step.",
-        **dict.fromkeys(WITH_THOUGHTS, "Question: How many?<thought><thought><thought>\nAnswer:"),
+        "direct": "Question:\nHow many?\nAnswer:",
+        "cot": "Question:\nHow many?\nAnswer: Let's think step by step.",
+        **dict.fromkeys(WITH_THOUGHTS, "Question:\nHow many?<thought><thought><thought>\nAnswer:"),
     }
 
 

@@ -1,15 +1,43 @@
 """The prompt format: strings, chats and batches become the same prompt."""
 
+import string
+
 import pytest
 from conftest import TEXTS, tiny_base_tokenizer
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from semcot.tokenization import build_tokenizer, render_prompt
 
+INST = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endfor %}"
+USER = "{% for m in messages %}{{ '<|user|>\n' + m['content'] + '\n' }}{% endfor %}"
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_string_and_chat_give_the_same_prompt(chat, tmp_path):
-    tokenizer, template = build_tokenizer(tiny_base_tokenizer(chat), 3)
+
+def sentencepiece_like(chat_template: str | None) -> PreTrainedTokenizerFast:
+    """Marks the beginnings of words, also that of a text that begins without a blank."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    alphabet = sorted({*"".join(TEXTS), *string.printable})
+    trainer = trainers.BpeTrainer(special_tokens=["<unk>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    fast.chat_template = chat_template
+    return fast
+
+
+BASES = {
+    "instruct": tiny_base_tokenizer,
+    "plain": lambda: tiny_base_tokenizer(chat=False),
+    "sentencepiece, instruct": lambda: sentencepiece_like(INST),
+    "sentencepiece, plain": lambda: sentencepiece_like(None),
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_string_and_chat_give_the_same_prompt(base, tmp_path, caplog):
+    tokenizer, template = build_tokenizer(BASES[base](), 3)
+    assert not caplog.records
     tokenizer.save_pretrained(tmp_path)
     for tokenizer in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):  # noqa: B020
         for text in TEXTS:
@@ -19,18 +47,23 @@ def test_string_and_chat_give_the_same_prompt(chat, tmp_path):
             assert ids["input_ids"] == tokenizer(rendered, add_special_tokens=False).input_ids
             thought = tokenizer.convert_tokens_to_ids("<thought>")
             plain = tokenizer(text).input_ids
-            assert plain.count(thought) == 3 and tokenizer.decode(plain).endswith(
-                "<thought>Answer:" if chat else "\nAnswer:"
-            )
-            if chat:
-                assert plain == ids["input_ids"]
+            assert plain == ids["input_ids"] and plain.count(thought) == 3
+            assert tokenizer.decode(plain).endswith("\nAnswer:" if "plain" in base else "<thought>Answer:")
+
+
+def test_where_strings_and_chats_cannot_be_the_same_prompt_a_warning_says_so(caplog):
+    tokenizer, _ = build_tokenizer(sentencepiece_like(USER), 3)
+    assert "a plain string is not quite the prompt that is trained on. Pass questions as chats." in caplog.text
+    assert tokenizer("Why?").input_ids.count(tokenizer.convert_tokens_to_ids("<thought>")) == 3
 
 
 def test_an_instruct_base_keeps_its_format_and_a_plain_one_gets_question_and_answer():
     _, chat = build_tokenizer(tiny_base_tokenizer(), 2)
     assert chat == "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{thoughts}Answer:"
-    _, plain = build_tokenizer(tiny_base_tokenizer(chat=False), 2)
+    _, plain = build_tokenizer(sentencepiece_like(None), 2)
     assert plain == "Question: {question}{thoughts}\nAnswer:"
+    _, plain = build_tokenizer(tiny_base_tokenizer(chat=False), 2)
+    assert plain == "Question:\n{question}{thoughts}\nAnswer:"
 
 
 def test_earlier_turns_hold_no_thoughts():

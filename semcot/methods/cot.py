@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from semcot.methods.method import Method, prompt_without_thoughts
-from semcot.tokenization import PLAIN_CHAT_TEMPLATE
+from semcot.tokenization import PLAIN_CHAT_TEMPLATES
 
 INSTRUCTION = ' Think step by step, then give the final answer after "Answer:".'
 OPENING = " Let's think step by step."
@@ -23,7 +23,7 @@ class ExplicitCoT(Method):
 
     @property
     def _has_chat_format(self) -> bool:
-        return PLAIN_CHAT_TEMPLATE not in self.tokenizer.chat_template
+        return not any(template in self.tokenizer.chat_template for template in PLAIN_CHAT_TEMPLATES)
 
     @property
     def stop_string(self) -> str | None:
