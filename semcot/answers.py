@@ -10,21 +10,29 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 _NUMBER = r"""
-    (?:\A[ ]*[-−][ ]?|(?<![^\W_])(?<!\))[-−])?  # a sign, and no minus between operands
+    (?:\A[ ]*(?:[-−–][ ]?|(?:[Mm]inus|[Nn]egative)[ ])|(?<![^\W_])(?<!\))[-−–])?  # a sign, no minus between operands
     [$€£]?
     (?<![^\W_])                         # not the 3 of "mp3"
     (?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)
-    (?:[eE][-+]?\d+|[/:]\d+|[ ]\d+/\d+)?  # 3/4, 5 1/2 and 3:30 are one number each, equal to no other
+    # 3/4, 5 1/2, 5½ and 3:30 are one number each, equal to no other; 5 million is 5000000
+    (?:[eE][-+]?\d+|[/:]\d+|[ ]\d+/\d+|[ ]?[¼-¾⅐-⅞]|[ ](?:thousand|[mb]illion)\b)?
+    | [¼-¾⅐-⅞]
 """
 # Not the "no" of "no change", nor the article "A", but the answers in "no the coin is not" and "A is right".
 _NO_NOUN = r"(?![^\S\n]+(?!(?:it|the|is|are|not|as|and|or|but|because|since|so)\b)[a-z])"
 _PATTERNS = {
     "number": re.compile(_NUMBER, re.VERBOSE | re.ASCII),
     "word": re.compile(rf"\b(?:[Yy]es|YES|(?:[Nn]o|NO)\b{_NO_NOUN})\b"),
-    "letter": re.compile(rf"\bA\b(?!['’]){_NO_NOUN}|\b[B-E]\b|(?<=\()[a-e](?=\))|\A\s*[a-e](?=[.):]|\s*\Z)"),
+    "letter": re.compile(rf"\bA\b(?!['’]){_NO_NOUN}|\b[B-E]\b|(?<=[(*])[a-e](?=[)*])|\A\s*[a-e](?=[.,):]|\s*\Z)"),
 }
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
-_CUE = re.compile(r"answer is|answer\**\s*:|####|\\boxed\{", re.IGNORECASE)
+_SLASH = re.compile(r"(?<=\d) ?[/⁄] ?(?=\d)")
+_CUE = re.compile(r"answer is:?|answer\**\s*:\**|####|(\\boxed\{)", re.IGNORECASE)
+_LIST_NUMBER = re.compile(r"\A\s*\n\s*\d+[.)]\s+")
+_CONCLUSION_END = re.compile(r"\n|[.;]\s|\(|\bbecause\b|\bsince\b")
+_EQUALS = re.compile(r"(?<![<>!=])=(?![=>])")
+_NEXT_QUESTION = re.compile(r"\n\W*Question\b")
+_POWERS_OF_TEN = {"thousand": 3, "million": 6, "billion": 9}
 
 
 def answer_kind(gold: str) -> str:
@@ -70,19 +78,24 @@ def parse_answer(text: str, kind: str, explicit_reasoning: bool = False) -> str 
         text: what the model wrote after a prompt that ended with the answer cue: its first answer counts.
         kind: "number", "word" or "letter", see `answer_kind`.
         explicit_reasoning: the text is a written chain of thought. The first answer after its last cue ("the answer
-            is", "Answer:", "####", "\\boxed{") counts, or the one after that line's last "=", since an equation ends
-            with its result. Where none follows a cue, the last one in the text counts, which is generous.
+            is", "Answer:", "####", "\\boxed{") counts, or the one after the last "=" of that sentence, since an
+            equation ends with its result. A further question that the model made up after its answer is not read.
+            Where none follows a cue, the last one in the text counts, which is generous.
     """
-    answers = find_answers(text, kind)
+    if kind == "number":  # "2 / 3" is not 2
+        text = _SLASH.sub("/", _LATEX_FRACTION.sub(r"\1/\2", text))
     if not explicit_reasoning:
-        return answers[0] if answers else None
-    cues = list(_CUE.finditer(text))
-    after_cue = []
+        return next(iter(find_answers(text, kind)), None)
+    if (question := _NEXT_QUESTION.search(text)) and _CUE.search(text[: question.start()]):
+        text = text[: question.start()]
+    cues, after_cue = list(_CUE.finditer(text)), []
     if cues:
-        conclusion = text[cues[-1].end() :].strip()
-        equation = conclusion.partition("\n")[0].rpartition("=")[2]
-        after_cue = find_answers(equation, kind) or find_answers(conclusion, kind)
-    return after_cue[0] if after_cue else answers[-1] if answers else None
+        in_box, conclusion = cues[-1][1], text[cues[-1].end() :]
+        conclusion = _LIST_NUMBER.sub("", conclusion).strip()
+        sentence = conclusion.partition("}")[0] if in_box else _CONCLUSION_END.split(conclusion, maxsplit=1)[0]
+        result = _EQUALS.split(sentence)[-1].strip()
+        after_cue = find_answers(result, kind) or find_answers(conclusion, kind)
+    return after_cue[0] if after_cue else next(reversed(find_answers(text, kind)), None)
 
 
 def contains_answer(text: str, gold: str) -> bool:
@@ -99,9 +112,13 @@ def contains_answer(text: str, gold: str) -> bool:
 
 def _bare(gold: str) -> str:
     """A gold answer without brackets, full stop or percent sign around it."""
-    return gold.strip().strip("().% ")
+    return gold.strip().strip("()% ").rstrip(".()% ")
 
 
 def _normalize_number(token: str) -> str:
-    token = re.sub(r"[,$€£]", "", token.strip()).replace("−", "-").replace("- ", "-")
-    return token if re.search("[/:]", token) else format(Decimal(token).normalize() + 0, "f")
+    token = re.sub(r"[,$€£]", "", token.strip())
+    token = re.sub(r"\A(?:[−–-]|minus|negative) ?", "-", token, flags=re.IGNORECASE)
+    if re.search("[/:¼-¾⅐-⅞]", token):
+        return token
+    digits, _, power = token.partition(" ")
+    return format(Decimal(digits).scaleb(_POWERS_OF_TEN.get(power, 0)).normalize() + 0, "f")
