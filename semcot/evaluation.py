@@ -92,7 +92,7 @@ def evaluate_method(
         torch.cuda.reset_peak_memory_stats(device)
 
     starts = range(0, len(questions), batch_size)
-    method.answer(questions[:batch_size], _WARM_UP_TOKENS)
+    method.answer(questions[-batch_size:], _WARM_UP_TOKENS)  # the last: before the first one stands the last one
     outputs, started = [], _now(device)
     for start in tqdm(starts, desc=f"{method.name}: answers", unit="batch"):
         outputs += method.answer(questions[start : start + batch_size], max_new_tokens)

@@ -2,8 +2,8 @@
 
 A template is a real arithmetic problem whose solution is understood: one to three equations over the numbers of its
 question. The problem's own reasoning tells which of the possible solutions is meant; one that stays ambiguous gives no
-template. A real problem belongs to "eval" or to "train" by its question's SHA-256, as synthetic ones do, and all its
-variants with it.
+template. A real problem belongs to "eval" or to "train" with all its variants, and with the other real problems of its
+wording: by the SHA-256 of their first question, as synthetic ones do.
 """
 
 import ast
@@ -22,6 +22,7 @@ _OTHER_WORDS = set("April Daisy Dean Frank Grace Iris Ivy Lily Mark May Penny Ro
 _NAMES = tuple(tuple(name for name in names if name not in _OTHER_WORDS) for names in (FEMALE_NAMES, MALE_NAMES))
 _NAME = re.compile(rf"\b({'|'.join(itertools.chain(*_NAMES))})\b")
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?![\w]|[.,]\d)")
+_PRONOUN = re.compile(r"\b(?:he|she|him|his|hers?)\b", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -78,7 +79,7 @@ def renumbered(
         problems: the real ones, with question, reasoning, condensed_reasoning and answer.
         num_samples: how many variants to draw; no question comes twice in one draw.
         seed: the seed of the draw.
-        split: "train" or "eval"; the variants of one real problem are all in the same one.
+        split: "train" or "eval"; those of one wording are all in the same one.
 
     Yields:
         question, reasoning (the equations and the answer), condensed_reasoning ("64 - 36 = 28, 28 / 4 = 7"), answer.
@@ -88,7 +89,10 @@ def renumbered(
         ValueError: too few templates for so many samples, or none.
     """
     templates = [template for problem in problems if (template := find_template(problem))]
-    templates = [template for template in templates if in_eval(template.question) == (split == "eval")]
+    first: dict[str, str] = {}
+    for question in sorted(template.question for template in templates):
+        first.setdefault(_wording(question), question)
+    templates = [t for t in templates if in_eval(first[_wording(t.question)]) == (split == "eval")]
     if not templates:
         raise ValueError(f"no problem of the {split} split is understood well enough to draw its numbers anew")
     rng = random.Random(seed)
@@ -109,6 +113,13 @@ def with_other_numbers(texts: Sequence[str], rng: random.Random) -> list[str]:
         drawn = rng.sample(range(max(2, 10 ** (length - 1)), 10**length), len(given))
         new |= zip(given, map(str, drawn), strict=True)
     return [_NUMBER.sub(lambda match: new.get(match[0], match[0]), text) for text in texts]
+
+
+def _wording(question: str) -> str:
+    """A question with its numbers, names and pronouns taken out: the same for problems that differ in these alone."""
+    text = _PRONOUN.sub("_", _NUMBER.sub("0", question))
+    names: dict[str, int] = {}  # any word with a capital, since nobody lists all names
+    return re.sub(r"\b[A-Z]\w*", lambda match: f"N{names.setdefault(match[0], len(names))}", text)
 
 
 def _fill(template: Template, rng: random.Random) -> dict[str, str]:

@@ -18,6 +18,7 @@ from semcot.evaluation import describe_machine, evaluate_method, load_model, wit
 from semcot.machine import device_name
 from semcot.methods import METHODS, Method, Output
 from semcot.report import format_table, prepare_output_dir, write_report
+from semcot.tokenization import tokenize_prompts
 
 QUESTIONS = [
     "A coin is heads up. Is it heads up?",
@@ -118,6 +119,19 @@ def test_controls_replace_the_thoughts(semcot):
     assert noise.shape == thoughts.shape and noise.square().mean().sqrt() == pytest.approx(7, rel=0.15)
     assert not torch.equal(random.replace(thoughts), noise)
     assert torch.equal(METHODS["semcot_random"](model, tokenizer).replace(thoughts), noise)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_no_question_gets_its_own_thoughts_whatever_the_batches(semcot, monkeypatch, batch_size):
+    method, given = METHODS["semcot_shuffled"](*semcot), []
+    monkeypatch.setattr(
+        method.model, "generate", lambda thoughts, input_ids, **_: given.append(thoughts) or input_ids[:, :0]
+    )
+    problems = [{"question": question, "answer": "1"} for question in QUESTIONS[:3]]
+    evaluate_method(method, problems, batch_size=batch_size, latency_samples=0)
+    prompts = method.prompts([problem["question"] for problem in problems])
+    own = [method.model.think(**tokenize_prompts(method.tokenizer, [prompt])) for prompt in prompts]
+    torch.testing.assert_close(torch.cat(given)[-3:], torch.cat([own[2], own[0], own[1]]), atol=1e-5, rtol=1e-5)
 
 
 def test_the_base_reads_the_replaced_thoughts(semcot, monkeypatch):

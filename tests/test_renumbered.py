@@ -124,6 +124,23 @@ class TestRenumbered:
             drawn = {row["question"].rpartition("?")[2] for row in rows if "students" in row["question"]}
             assert drawn == {ending for ending, in_evaluation in belongs.items() if in_evaluation == (split == "eval")}
 
+    def test_problems_of_one_wording_are_all_in_one_split(self):
+        """However many tell it, with other numbers, names and pronouns."""
+        heroes = (("Haley", "she"), ("Robin", "he"), ("Zed", "he"), ("Amy", "she"))
+        told = [
+            problem(
+                f"{hero} had {a} eggs. If {they} ate {b}, how many has {hero}? ({'x' * i})", f"{a} - {b}", str(a - b)
+            )
+            for hero, they in heroes
+            for a, b in ((9, 4), (31, 12), (50, 7))
+            for i in range(1, 21)
+        ]
+        endings = {
+            split: {row["question"].partition("?")[2] for row in renumbered(told, 60, 3, split)}
+            for split in ("train", "eval")
+        }
+        assert endings["train"] and endings["eval"] and not endings["train"] & endings["eval"]
+
     def test_same_seed_same_variants(self):
         problems = with_endings(TRIVIA)
         assert list(renumbered(problems, 20, 1)) == list(renumbered(problems, 20, 1))

@@ -33,7 +33,7 @@ class Zeroed(Control):
 
 
 class Shuffled(Control):
-    """The thoughts of the question before, in the order of the data set."""
+    """The thoughts of the question before, in the order of the data set, the first one's being those of the last."""
 
     name = "semcot_shuffled"
     _last: torch.FloatTensor | None = None
