@@ -199,11 +199,10 @@ class SemCoTForCausalLM(
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
             if self._is_prompt(is_thought, cache):
                 self._check_prompt(is_thought, attention_mask, labels)
-                if thoughts is None and generator_states is None:
-                    self._check_whole(cache)
                 if thoughts is None and generator_states is not None:
                     earlier_thoughts, thoughts = (), self.project(generator_states)
                 elif thoughts is None:
+                    self._check_whole(cache)
                     *earlier_thoughts, thoughts = self.think_in_passes(input_ids, attention_mask)
                     earlier_thoughts = tuple(earlier_thoughts)
                 if thoughts_only:
@@ -217,7 +216,7 @@ class SemCoTForCausalLM(
                             f"question_states go over {question_length} columns, but the thoughts begin at {first}."
                         )
                     cache = _filled_cache(question_states, self.config.text_config)
-                elif self._prefills_question() and logits_to_keep and cache is None and not use_cache:
+                elif logits_to_keep and cache is None and not use_cache and self._prefills_question():
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
                     shared_length = _shared_length(input_ids, attention_mask)
 
@@ -338,7 +337,7 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        if self._prefills_question() and self._trains_through_cache() and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self._trains_through_cache() and self._prefills_question():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
@@ -358,7 +357,7 @@ class SemCoTForCausalLM(
         return not any(weight.requires_grad for weight in self.language_model.parameters())
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
-        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none."""
+        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none, and compiled one token."""
         if cache is None:
             return True
         if torch.compiler.is_compiling() and is_thought.shape[1] == 1:
