@@ -357,7 +357,7 @@ class SemCoTForCausalLM(
         return not any(weight.requires_grad for weight in self.language_model.parameters())
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
-        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and none, and compiled one token."""
+        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and, compiled, one token."""
         if cache is None:
             return True
         if torch.compiler.is_compiling() and is_thought.shape[1] == 1:

@@ -22,6 +22,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,8 @@ def main() -> None:
         "ratio_over_passes": {},
         "gflop_per_sample": {},
         "share_of_matrix_peak": {},
+        "peak_gpu_gb": {},
+        "failed": {},
     }
 
     def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
@@ -267,19 +270,52 @@ def main() -> None:
         count = min(max(COMPARED, size), len(compared)) // size * size
         for start in range(0, count, size):
             loss_of(trainer, compared[start : start + size])
-        logs = {"loss": 0.0}
-        trainer.log(logs)
-        worst = max(abs(logs[term] - loss) for term, loss in plain[count - 1].items())
+        sums = {term: torch.stack(trainer._terms[""][term]).sum(0).tolist() for term in plain[count - 1]}
+        losses = {term: total / number for term, (total, number) in sums.items()}
+        worst = max(abs(losses[term] - loss) for term, loss in plain[count - 1].items())
         figures["largest_difference_of_losses"][name] = worst
         if worst > LARGEST_DIFFERENCE:
-            raise RuntimeError(f"In {name} the losses are {logs}, in the plain loop {plain[count - 1]}.")
+            raise RuntimeError(f"In {name} the losses are {losses}, in the plain loop {plain[count - 1]}.")
+
+    def save() -> None:
+        if options.output:
+            options.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+    def restart_peak_memory() -> None:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
 
     def record(name: str, rate: float, operations_per_sample: float) -> None:
         figures["samples_per_s"][name] = rate
         figures["ratio"][name] = rate / figures["samples_per_s"]["plain"]
         figures["gflop_per_sample"][name] = operations_per_sample / 1e9
         figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
+        if device.type == "cuda":
+            figures["peak_gpu_gb"][name] = torch.cuda.max_memory_allocated() / 1e9
+        save()
         print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+
+    def time_way(way: str, chosen: TrainOptions, cache: QuestionCache) -> None:
+        """Compares the losses of each batch size and times it."""
+        counts = {}
+        for size in options.batch_sizes:
+            trainer = trainer_of(chosen, size, cache, rows)
+            batch = by_length[(len(by_length) - size) // 2 :][:size]
+            counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
+        if chosen.torch_compile:
+            compile_layers(chosen, model, encoder)
+        cast(model.language_model, torch.float32)
+        for size in options.batch_sizes:
+            compare(f"batch {size}{way}", trainer_of(chosen, size, compared_cache, rows))
+        cast(model.language_model, getattr(torch, base_dtype))
+        for size in options.batch_sizes:
+            some = rows.select(range(min(len(rows), WARM_UP * size)))
+            trainer_of(chosen, size, cache, some).train()
+            steps = min(len(rows) // size, options.steps or len(rows))
+            trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
+            restart_peak_memory()
+            seconds = trainer.train().metrics["train_runtime"]  # without the trainer's start; synchronised at its end
+            record(f"batch {size}{way}", steps * size / seconds, counts[size] / size)
 
     with tempfile.TemporaryDirectory() as folder:
         # Losses are compared in float32, where all ways are the same but for rounding.
@@ -295,6 +331,7 @@ def main() -> None:
         peak = matrix_peak(device, getattr(torch, options.dtype))
         plain_rows = list(rows.select(range(options.plain_samples)))
         plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
+        restart_peak_memory()
         rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
         middle = by_length[len(by_length) // 2]
         record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
@@ -303,42 +340,27 @@ def main() -> None:
         cache = QuestionCache(model, rows, length, Path(folder) / "questions.bin", options.dtype == "bfloat16")
         once["questions kept"] = (now(device) - started) / len(rows)
         for way, chosen in ways.items():
-            counts = {}
-            for size in options.batch_sizes:
-                trainer = trainer_of(chosen, size, cache, rows)
-                batch = by_length[(len(by_length) - size) // 2 :][:size]
-                counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
-            if chosen.torch_compile:
-                compile_layers(chosen, model, encoder)
-            cast(model.language_model, torch.float32)
-            for size in options.batch_sizes:
-                compare(f"batch {size}{way}", trainer_of(chosen, size, compared_cache, rows))
-            cast(model.language_model, getattr(torch, base_dtype))
-            for size in options.batch_sizes:
-                some = rows.select(range(min(len(rows), WARM_UP * size)))
-                trainer_of(chosen, size, cache, some).train()
-                steps = min(len(rows) // size, options.steps or len(rows))
-                trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
-                started = now(device)
-                trainer.train()
-                record(f"batch {size}{way}", steps * size / (now(device) - started), counts[size] / size)
+            try:
+                time_way(way, chosen, cache)
+            except Exception as error:  # the other ways are timed all the same
+                traceback.print_exc()
+                figures["failed"][way] = repr(error)
+                cast(model.language_model, getattr(torch, base_dtype))
     figures["seconds_once_per_problem"] = once
     alone = 1 / figures["samples_per_s"]["plain"]
-    for size in options.batch_sizes:
+    both = {f"batch {size}{way}" for size in options.batch_sizes for way in ("", ", questions cached")}
+    for size in options.batch_sizes if both <= figures["samples_per_s"].keys() else []:
         each, kept = (1 / figures["samples_per_s"][f"batch {size}{way}"] for way in ("", ", questions cached"))
         embedded = once.get("reasonings embedded", 0.0)
         figures["ratio_over_passes"][f"batch {size}"] = {
             passes: passes * alone / (embedded + min(passes * each, once["questions kept"] + passes * kept))
             for passes in PASSES
         }
-    if device.type == "cuda":
-        figures["peak_gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     figures["cpu_count"] = os.cpu_count()
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n")
+    print(json.dumps(figures, indent=2))
+    save()
+    sys.exit(bool(figures["failed"]))
 
 
 if __name__ == "__main__":
