@@ -58,6 +58,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories: dict[str, Repository] = {}
+        self.private: set[str] = set()
         self.lfs: dict[str, bytes] = {}
         self.unknown: list[str] = []
         self.lock = RLock()
@@ -107,6 +108,8 @@ class HubServer(ThreadingHTTPServer):
         if repo in self.repositories:
             raise HubError(409, "", "You already created this model repo", **address)
         self.repositories[repo] = Repository()
+        if options.get("private") or options.get("visibility") == "private":
+            self.private.add(repo)
         return address
 
     def validate_yaml(self, _: bytes) -> dict:
@@ -164,7 +167,7 @@ class HubServer(ThreadingHTTPServer):
             "id": repo,
             "modelId": repo,
             "sha": self.repository(repo).resolve(revision),
-            "private": False,
+            "private": repo in self.private,
             "siblings": siblings,
             "tags": [],
         }

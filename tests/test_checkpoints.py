@@ -116,6 +116,27 @@ def test_saving_again_replaces_the_weights_and_keeps_the_card(tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
+def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    model, _ = tiny_semcot()
+    model.save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    torch.nn.init.normal_(model.projection.bias)
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model.save_pretrained(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_pushing_an_adapter_over_a_folder_is_refused(tmp_path):
+    model, _ = tiny_semcot(base_model_name_or_path=str(tmp_path), checkpoint_kind="adapter")
+    with pytest.raises(ValueError, match="nobody who downloads it has"):
+        model.push_to_hub("someone/model")
+
+
 def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(adapter, trust_remote_code=True)
     assert type(loaded) is not SemCoTForCausalLM
@@ -135,6 +156,8 @@ def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
     SemCoTForCausalLM.from_pretrained(adapter, base_model=AutoModelForCausalLM.from_pretrained(moved))
     monkeypatch.setenv("SEMCOT_BASE_MODEL", str(moved))
     model = SemCoTForCausalLM.from_pretrained(adapter)
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", "nowhere")
+    SemCoTForCausalLM.from_pretrained(adapter, base_model=moved)
     monkeypatch.delenv("SEMCOT_BASE_MODEL")
     model.config.local_base_model = str(moved)
     model.save_pretrained(tmp_path / "hinted")
@@ -162,6 +185,15 @@ def test_missing_weights_are_never_made_up(adapter):
     del weights["projection.bias"]
     save_file(weights, adapter / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="lacks 1 weights that its config.json calls for, such as projection.bias"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+
+
+def test_missing_weights_of_the_base_are_never_made_up(adapter, tmp_path):
+    file = tmp_path / "models" / "tiny-llama" / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(OSError, match="lacks weights, such as model.layers.1.mlp.up_proj.weight"):
         SemCoTForCausalLM.from_pretrained(adapter)
 
 

@@ -207,6 +207,10 @@ def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
 
     assert order(0) == order(0.0) != order(1.0) == order(1.4)
     assert sorted(order(1)) == list(range(60))
+    first = order(0)
+    trainer.args.seed = 1
+    sampler = trainer._get_train_sampler()
+    assert order(0) != first, "and from the seed"
 
 
 def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):

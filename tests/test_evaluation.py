@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from modeling_semcot import SemCoTForCausalLM
 from semcot import machine, methods
 from semcot.data import load_problems
-from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.evaluation import _WARM_UP_TOKENS, describe_machine, evaluate_method, load_model, with_speedups
 from semcot.machine import device_name
 from semcot.methods import METHODS, Method, Output
 from semcot.report import format_table, prepare_output_dir, write_report
@@ -230,6 +230,68 @@ def test_summary_and_predictions(semcot):
     }
 
 
+def test_a_chain_of_thought_is_judged_by_what_it_ends_with(semcot):
+    method = Constant(*semcot, " 3 + 4 = 7. The answer is 7<|im_end|>")
+    problems = [{"question": "Three and four?", "answer": "7"}]
+    direct, _ = evaluate_method(method, problems, latency_samples=0)
+    method.explicit_reasoning = True
+    explicit, (prediction,) = evaluate_method(method, problems, latency_samples=0)
+    assert (direct["accuracy"], explicit["accuracy"]) == (0.0, 1.0)
+    assert prediction["parsed"] == "7" and prediction["correct"]
+
+
+def test_times_are_those_of_whole_answers(semcot, monkeypatch):
+    """On a clock that goes on by one with each question that is answered."""
+    clock, lengths = 0, []
+    method = Constant(*semcot, " 42")
+
+    def answer(questions, max_new_tokens=None):
+        nonlocal clock
+        clock += len(questions) * (3 if questions == ["Question 1"] else 1)
+        lengths.append((len(questions), max_new_tokens))
+        return [Output(" 42", 1)] * len(questions)
+
+    monkeypatch.setattr(method, "answer", answer)
+    monkeypatch.setattr("semcot.evaluation._now", lambda device: clock)
+    problems = [{"question": f"Question {i}", "answer": "42"} for i in range(5)]
+    summary, _ = evaluate_method(method, problems, batch_size=2, max_new_tokens=9, latency_samples=3)
+    assert summary["samples_per_s"] == 1.0
+    assert summary["latency_p50_s"] == 1.0 and summary["latency_p95_s"] == pytest.approx(2.8)
+    warm_up = _WARM_UP_TOKENS
+    assert lengths == [(2, warm_up), (2, 9), (2, 9), (1, 9), (1, warm_up), (1, 9), (1, 9), (1, 9)]
+
+
+def test_each_figure_stands_in_its_column():
+    figures = {
+        "method": "semcot",
+        "n": 11,
+        "accuracy": 0.12,
+        "accuracy_ci95": [0.13, 0.14],
+        "accuracy_lenient": 0.15,
+        "unparsed_rate": 0.16,
+        "new_tokens_mean": 17.0,
+        "latency_p50_s": 0.018,
+        "latency_p95_s": 0.019,
+        "samples_per_s": 20.0,
+        "speedup_vs_cot": 21.0,
+        "peak_memory_mb": 22.0,
+    }
+    header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in format_table([figures]).splitlines())
+    assert dict(zip(header, row, strict=True)) == {
+        "method": "semcot",
+        "n": "11",
+        "strict": "12.0% [13.0%, 14.0%]",
+        "lenient": "15.0%",
+        "unparsed": "16.0%",
+        "new tokens": "17.0",
+        "p50 s": "0.018",
+        "p95 s": "0.019",
+        "samples/s": "20.00",
+        "speed-up": "21.0×",
+        "memory MiB": "22",
+    }
+
+
 def test_an_answer_that_cannot_be_judged_is_refused_before_anything_is_run(semcot):
     with pytest.raises(ValueError, match="'left'"):
         evaluate_method(Constant(*semcot, " 42"), [{"question": "Where?", "answer": "left"}])
@@ -262,7 +324,9 @@ def test_load_model_says_what_is_wrong(semcot, tmp_path):
 
 
 def test_load_model(adapter):
-    model, tokenizer = load_model(str(adapter), dtype="bfloat16", base_model=adapter.parent / "models" / "tiny-llama")
+    base = adapter.parent / "elsewhere"
+    (adapter.parent / "models" / "tiny-llama").rename(base)
+    model, tokenizer = load_model(str(adapter), dtype="bfloat16", base_model=base)
     assert model.language_model.dtype == torch.bfloat16 and not model.training
     assert tokenizer.convert_tokens_to_ids("<thought>") == model.config.thought_token_id
 

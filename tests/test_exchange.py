@@ -1,5 +1,6 @@
 """Steps exchanged between problems, and the layers that learn from them to read the thoughts."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -129,7 +130,40 @@ def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(pr
     unknown = replace(collator)
     unknown._tokens = {IGNORED}
     assert torch.equal(unknown(rows)["generator_states"], torch.tensor(states).float()), "no label outside the lens"
+    other_seed = replace(collator, seed=6)(rows)["generator_states"]
+    assert not torch.equal(first["generator_states"], other_seed), "another seed draws others"
     epoch = 1
     assert not torch.equal(first["generator_states"], collator(rows)["generator_states"]), "the next pass draws anew"
     collator = replace(collator, problems=problems.select(range(30)))
     assert torch.equal(collator(rows)["generator_states"][30:], torch.tensor(states[30:]).float()), "for validation"
+
+
+def test_steps_that_are_spelt_wrongly_or_cut_are_lent_to_nobody(prepared):
+    _, tokenizer, problems, states = prepared
+    whole = np.ones((40, K), dtype=bool)
+    options = tokenizer.pad_token_id, 3, states
+    collator = ExchangeCollator(*options, problems, whole, tokenizer, 3, 0.8, 5, lambda: 0)
+    lenders = {number: [list(step) for step in steps] for number, steps in collator._donors.items()}
+    lender = lenders[3][0][0]
+    first, second, _ = step_places(3, K)
+    whole[lender, first] = False
+    wrong = ExchangeCollator(*options, problems, whole, tokenizer, 3, 0.8, 5, lambda: 0)
+    assert wrong._donors[3][0] == lenders[3][0][1:], "not its first step"
+    assert wrong._donors[3][1] == lenders[3][1], "its second all the same"
+    texts = list(problems["condensed_reasoning"])
+    texts[lender] = "400 + 12 = 412, 412 - 12 = 400, 400 / 4 = 100"
+    longer = problems.remove_columns("condensed_reasoning").add_column("condensed_reasoning", texts)
+    cut = ExchangeCollator(*options, longer, np.ones((40, K), dtype=bool), tokenizer, 3, 0.8, 5, lambda: 0)
+    assert lender not in cut._donors[3][0] and lender not in cut._donors[3][1], "three digits in two places"
+
+
+def test_states_are_whole_or_not_there(prepared, tmp_path, monkeypatch):
+    model, tokenizer, problems, _ = prepared
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        states_of(model, tokenizer, problems, tmp_path / "others.npy")
+    assert not (tmp_path / "others.npy").exists()

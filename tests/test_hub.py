@@ -47,7 +47,7 @@ batch = tokenizer(["1 + 1 is how many?", "2 + 2?"], padding=True, return_tensors
 for options in ({{}}, {{"revision": "v2", "max_shard_size": "40KB"}}):
     card = {{"model_card_kwargs": {{"datasets": ["ChilleD/MultiArith"]}}, "tags": ["arithmetic"]}}
     model.push_to_hub("{ADAPTER}", checkpoint_kind="adapter", tokenizer=tokenizer, **card, **options)
-    model.push_to_hub("{FULL}", checkpoint_kind="full", tokenizer=tokenizer, **card, **options)
+    model.push_to_hub("{FULL}", checkpoint_kind="full", private=True, tokenizer=tokenizer, **card, **options)
     logits[options.get("revision", "main")] = model(**batch).logits
     torch.nn.init.normal_(model.projection.bias)
 model.save_pretrained("saved", push_to_hub=True, repo_id="{SAVED}", checkpoint_kind="full")
@@ -160,6 +160,7 @@ save_file({{name: model(**batch).logits.detach() for name, model in models.items
 
 @pytest.mark.parametrize(("repo", "revision"), [(ADAPTER, "main"), (ADAPTER, "v2"), (FULL, "main"), (FULL, "v2")])
 def test_what_arrives(repo, revision, hub, pushed):
+    assert hub.private == {FULL}
     files = hub.files(repo, revision)
     assert {name: files[name] for name in REMOTE_CODE} == {name: (ROOT / name).read_bytes() for name in REMOTE_CODE}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= files.keys()

@@ -79,6 +79,24 @@ def test_thought_offset_reads_the_state_to_the_left():
     torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns - 1]))
 
 
+def test_equal_prompts_share_no_more_than_the_state_that_is_read():
+    model, tokenizer = tiny_semcot(thought_offset=-1)
+    batch = prompts(tokenizer, ["How many?"] * 2)
+    with torch.no_grad():
+        expected = model.think(**batch)
+    torch.testing.assert_close(model.think(**batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_as_many_logits_as_are_asked_for(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    whole = model(**batch).logits
+    for kept in (2, whole.shape[1] - 1, whole.shape[1]):
+        found = model(**batch, logits_to_keep=kept).logits
+        torch.testing.assert_close(found[:, -2:], whole[:, -2:], atol=1e-4, rtol=1e-4)
+        assert found.shape[1] == kept
+
+
 def test_further_passes_read_the_thoughts_of_the_one_before():
     model, tokenizer = tiny_semcot()
     batch = prompts(tokenizer, QUESTIONS[:1])
@@ -222,6 +240,10 @@ def test_padding_is_told_without_a_mask_where_it_can_be(semcot, caplog):
     assert not caplog.records
     generate(model, {"input_ids": batch.input_ids}, pad_token_id=tokenizer.eos_token_id)
     assert "it cannot be told whether they are padded, as the padding token also ends a text" in caplog.text
+    ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    everything = torch.ones_like(batch.attention_mask)
+    expected = generate(model, {"input_ids": batch.input_ids, "attention_mask": everything}, eos_token_id=ends)
+    assert generate(model, {"input_ids": batch.input_ids}, eos_token_id=ends).tolist() == expected.tolist()
 
 
 def test_lora_on_the_base_has_the_gradient_of_the_whole_prompt(semcot):

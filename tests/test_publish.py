@@ -17,6 +17,7 @@ def checkpoints(tmp_path):
     model, tokenizer = tiny_semcot()
     model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
     model.config.base_model_name_or_path = "someone/tiny-llama"
+    model.config.local_base_model = str(tmp_path / "models" / "tiny-llama")
     model.config.thought_passes = 3
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
@@ -63,6 +64,13 @@ def test_the_mean_of_several(checkpoints, tmp_path):
     for name, weight in mean.items():
         torch.testing.assert_close(weight, (first[name] + second[name]) / 2)
     assert json.loads((tmp_path / "mean" / "config.json").read_text())["thought_passes"] == 1
+
+
+def test_a_base_that_is_a_folder_is_refused(checkpoints, tmp_path):
+    config = checkpoints[0] / "config.json"
+    config.write_text(config.read_text().replace("someone/tiny-llama", str(tmp_path / "models" / "tiny-llama")))
+    with pytest.raises(ValueError, match="names its base by a folder, .*which others do not have"):
+        publish(PublishOptions(model=[str(checkpoints[0])], output_dir=str(tmp_path / "copy")))
 
 
 def test_no_mean_over_different_bases(checkpoints, tmp_path):

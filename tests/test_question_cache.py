@@ -1,5 +1,6 @@
 """Keys and values of questions that were computed once give the losses of those that are computed in every step."""
 
+import os
 import shutil
 from collections import namedtuple
 
@@ -79,6 +80,18 @@ def test_the_file_is_written_once(parts, tmp_path):
     assert file.stat().st_size == sum(map(len, tokens)) * layers * 2 * heads * width * 4
     with pytest.raises(OSError, match="holds the keys and values of other questions. Remove it"):
         QuestionCache(model, rows.select([0, 1]), fixed, file)
+
+
+def test_the_file_is_whole_or_not_there(parts, tmp_path, monkeypatch):
+    model, rows, fixed, _ = parts
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        QuestionCache(model, rows, fixed, tmp_path / "states.bin")
+    assert not (tmp_path / "states.bin").exists()
 
 
 def test_under_autocast_they_are_kept_in_bfloat16(parts, tmp_path):

@@ -334,6 +334,24 @@ def test_cached_states_are_those_of_the_base(max_bytes, kind, tmp_path, monkeypa
         StateCache(encoder[0], TEXTS[:2], tmp_path / "states.npy")
 
 
+def test_states_are_whole_or_not_there(tmp_path, monkeypatch):
+    encoder = make_encoder()
+    run = encoder[0].base_states
+    batches = iter([run])  # and no more
+
+    def killed_in_the_second(**batch):
+        if (once := next(batches, None)) is None:
+            raise KeyboardInterrupt
+        return once(**batch)
+
+    monkeypatch.setattr(encoder[0], "base_states", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        StateCache(encoder[0], TEXTS, tmp_path / "states.npy", batch_size=1)
+    assert not (tmp_path / "states.npy").exists()
+    monkeypatch.setattr(encoder[0], "base_states", run)
+    assert StateCache(encoder[0], TEXTS, tmp_path / "states.npy")(TEXTS[:1])["input_features"].abs().sum() > 0
+
+
 def test_states_beyond_half_precision_are_cut(tmp_path, monkeypatch):
     module = make_encoder()[0]
     monkeypatch.setattr(

@@ -158,6 +158,7 @@ def test_from_a_file_by_its_name(tmp_path):
     assert len(drawn) == 50
     assert drawn == load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
     assert drawn != load_problems(f"renumbered:{file}", "eval", num_samples=50, seed=3).to_list()
+    assert drawn != load_problems(f"renumbered:{file}", "train", num_samples=50, seed=4).to_list()
     with pytest.raises(FileNotFoundError):
         load_problems("renumbered:none.json")
 

@@ -18,13 +18,16 @@ import torch
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import semcot.training
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
+from semcot.distillation import lens_targets
 from semcot.options import PHASES, TrainOptions, parse_options
 from semcot.training import build_model, freeze_layers, load_data, prefills_question, train, with_renumbered
 
@@ -112,6 +115,128 @@ def test_only_reasonings_that_are_aligned_with_are_embedded(finished):
     options, folder = finished
     embedded = load_file(folder / "phases/reasoning_embeddings_train.safetensors")["embeddings"]
     assert embedded.shape == (options.max_steps * options.batch_size, options.encoder_embedding_dim)
+
+
+def test_what_is_aligned_with_is_the_reasoning(finished):
+    options, folder = finished
+    encoder = SentenceTransformer(str(folder / "reasoning_encoder"), trust_remote_code=True)
+    embedded = load_file(folder / "phases/reasoning_embeddings_validation.safetensors")["embeddings"]
+    expected = encoder.encode(load_data(options)[1]["reasoning"], convert_to_tensor=True)
+    torch.testing.assert_close(embedded, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_figures_of_a_phase_are_those_of_its_last_validation(finished):
+    options, folder = finished
+    record, card = json.loads((folder / "training.json").read_text()), (folder / "README.md").read_text()
+    losses = set()
+    for phase, term in (("warmup", "answer_loss"), ("lens", "lens_loss"), ("generator", "answer_loss")):
+        history = json.loads((folder / "phases" / phase / "losses.json").read_text())
+        last = [entry[f"eval_{term}"] for entry in history if f"eval_{term}" in entry][-1]
+        assert record[phase][term] == last
+        assert f"| generator, {phase} | {term.replace('_', ' ')} | {last:.4g} |" in card
+        losses.add(last)
+    assert len(losses) == 3 and "output_dir" not in card
+
+
+def test_every_option_arrives(options, monkeypatch):
+    """Each has a value that no other has, nor any default."""
+    options = replace(
+        options,
+        dataset=["synthetic_arithmetic"],
+        num_samples=[100],
+        validation_fraction=0.3,
+        seed=3,
+        max_steps=-1,
+        dtype="bfloat16",
+        bf16=True,
+        attn_implementation="sdpa",
+        thought_layers=1,
+        encoder_start_layer=1,
+        encoder_end_layer=2,
+        encoder_batch_size=7,
+        encoder_temperature=0.25,
+        encoder_dense_learning_rate=0.011,
+        encoder_dense_epochs=0.2,
+        encoder_learning_rate=0.012,
+        encoder_epochs=0.3,
+        alpha=0.4,
+        explanation_weight=0.15,
+        lens_weight=0.35,
+        lens_steps=2,
+        warmup_learning_rate=0.013,
+        warmup_epochs=0.12,
+        lens_learning_rate=0.014,
+        lens_epochs=0.5,
+        exchange_learning_rate=0.015,
+        exchange_epochs=0.2,
+        exchange_batch_size=9,
+        exchange_share=0.6,
+        learning_rate=0.016,
+        epochs=0.25,
+        batch_size=6,
+        gradient_accumulation_steps=2,
+        lr_scheduler_type="constant_with_warmup",
+        optim="adafactor",
+        weight_decay=0.21,
+        max_grad_norm=0.7,
+        gradient_checkpointing=True,
+    )
+    trainers, collators, encoders, losses = [], [], [], []
+
+    def recording(name: str, seen: list) -> None:
+        place = "semcot.training" if hasattr(semcot.training, name) else "semcot.reasoning_encoder"
+        made = getattr(sys.modules[place], name)
+
+        def make(*arguments, **named):
+            seen.append((made(*arguments, **named), named))
+            return seen[-1][0]
+
+        monkeypatch.setattr(f"{place}.{name}", make)
+
+    recording("DistillationTrainer", trainers)
+    recording("ExchangeCollator", collators)
+    recording("SentenceTransformerTrainingArguments", encoders)
+    recording("MultipleNegativesRankingLoss", losses)
+    model = train(options)
+
+    tokenizer = AutoTokenizer.from_pretrained(options.output_dir)
+    trained = {name: weight.dtype for name, weight in model.named_parameters() if "language_model" not in name}
+    assert set(trained.values()) == {torch.float32} and model.language_model.dtype == torch.bfloat16
+    assert model.config.encoder_start_layer == 1 and model.config.encoder_end_layer == 2
+    _, validation = load_data(options)
+    expected = {"dense": (0.011, 2), "all": (0.012, 3)}  # steps: of 70 problems in batches of 7
+    for arguments, _ in encoders:
+        rate, steps = expected.pop(Path(arguments.output_dir).name)
+        assert (arguments.learning_rate, arguments.max_steps) == (rate, steps)
+        assert (arguments.seed, arguments.bf16, arguments.optim) == (3, True, "adafactor")
+        assert arguments.per_device_train_batch_size == 7 and arguments.batch_sampler == BatchSamplers.NO_DUPLICATES
+    assert not expected and {loss.scale for loss, _ in losses} == {4.0}
+
+    phases = {Path(trainer.args.output_dir).name: trainer for trainer, _ in trainers}
+    steps = {"warmup": 1, "lens": 3, "exchange": 1, "generator": 1}  # of 70 problems, in steps of 12 or 18
+    assert phases.keys() == steps.keys() == PHASES.keys()
+    for phase, trainer in phases.items():
+        arguments = trainer.args
+        assert arguments.learning_rate == getattr(options, PHASES[phase].learning_rate)
+        assert arguments.max_steps == steps[phase]
+        assert (arguments.weight_decay, arguments.max_grad_norm) == (0.21, 0.7)
+        assert (arguments.lr_scheduler_type, arguments.optim) == ("constant_with_warmup", "adafactor")
+        assert (arguments.seed, arguments.bf16) == (3, True)
+        assert arguments.gradient_checkpointing and arguments.gradient_accumulation_steps == 2
+        assert arguments.per_device_train_batch_size == (9 if phase == "exchange" else 6)
+        assert (trainer.alpha, trainer.explanation_weight, trainer.lens_weight) == (0.4, 0.15, 0.35)
+        assert trainer.lens_only == (phase in ("lens", "exchange"))
+        assert len(trainer.train_dataset) == (70 if trainer.lens_only else 12) and len(trainer.eval_dataset) == 30
+        assert trainer.eval_dataset["question"] == validation["question"]
+        assert all(trainer.train_dataset["explanation_ids"])
+        text, lens_ids = trainer.eval_dataset["condensed_reasoning"][0], trainer.eval_dataset["lens_ids"][0]
+        assert lens_ids == lens_targets(text, tokenizer, 5, 2)
+    ((collator, _),) = collators
+    assert (collator.lens_steps, collator.share, collator.seed) == (2, 0.6, 3)
+    exchange = phases["exchange"]
+    assert exchange.train_dataset["index"] == list(range(70)) and exchange.eval_dataset["index"] == list(range(70, 100))
+    lens_ids = [ids for part in (exchange.train_dataset, exchange.eval_dataset) for ids in part["lens_ids"]]
+    assert set(exchange.lens_tokens.tolist()) == {token for ids in lens_ids for token in ids} - {-100}
 
 
 def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
@@ -352,6 +477,29 @@ def test_a_lost_hub_costs_no_checkpoint(finished, base, tmp_path):
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, base_model=base)
 
 
+@pytest.mark.parametrize("name, repository", [("someone/mine", "someone/mine"), (None, "pushed")])
+def test_what_is_pushed_and_where_to(finished, tmp_path, monkeypatch, name, repository):
+    folder = tmp_path / "pushed"
+    shutil.copytree(finished[1], folder)
+    pushed = []
+    monkeypatch.setattr(
+        SemCoTForCausalLM, "push_to_hub", lambda self, repo_id, **given: pushed.append((repo_id, given))
+    )
+    # A base by a Hub's name, as for whoever downloads the checkpoint.
+    base = tmp_path / "models" / "tiny-llama"
+    shutil.copytree(finished[0].base_model, base)
+    monkeypatch.chdir(tmp_path)
+    options = replace(finished[0], output_dir=str(folder), base_model="someone/tiny-llama", hub_model_id=name)
+    (folder / "options.json").write_text(json.dumps(asdict(options)))
+    train(replace(options, resume_from_checkpoint=True, push_to_hub=True))
+    ((repo_id, given),) = pushed
+    assert repo_id == repository
+    assert given["tokenizer"].convert_tokens_to_ids("<thought>") == given["tokenizer"].vocab_size
+    weights = load_file(folder / "model.safetensors")
+    assert given["state_dict"].keys() == weights.keys()
+    assert all(torch.equal(given["state_dict"][name], weight) for name, weight in weights.items())
+
+
 @pytest.mark.slow
 def test_losses_go_to_tensorboard_and_trackio(options, tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -410,6 +558,7 @@ def test_two_processes_give_the_losses_of_one_with_their_batches(options, tmp_pa
                     assert abs(entry[term] - same[term]) < 1.01e-4, f"{phase}, step {entry['step']}: {term}"
                     compared += 1
     assert compared > 100
+    assert set(terms) <= {term for history in alone.values() for entry in history for term in entry}
     held = re.search(r"holds ([\d.]+)% of the base", (tmp_path / "sharded" / "output.txt").read_text())
     assert 50 <= float(held[1]) < 75  # half of the layers, all of the embeddings
     for name in ("model.safetensors", "reasoning_encoder/model.safetensors"):
@@ -472,8 +621,10 @@ def test_a_non_empty_folder(options, finished):
     with pytest.raises(FileExistsError, match="holds no earlier run"):
         train(replace(options, overwrite_output_dir=True))
     assert (Path(options.output_dir) / "thesis.txt").read_text() == "mine"
-    with pytest.raises(ValueError, match="alpha was 0.5, now 0.25"):
-        train(replace(finished[0], alpha=0.25, resume_from_checkpoint=True))
+    for name, other in (("alpha", 0.25), ("seed", 1), ("learning_rate", 0.1), ("batch_size", 4), ("num_thoughts", 4)):
+        before = getattr(finished[0], name)
+        with pytest.raises(ValueError, match=f"{name} was {before}, now {other}"):
+            train(replace(finished[0], **{name: other}, resume_from_checkpoint=True))
 
 
 @pytest.mark.parametrize(
@@ -590,7 +741,8 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         train(replace(finished[0], output_dir=str(folder), seed=5, overwrite_output_dir=True))
     assert json.loads((folder / "options.json").read_text())["seed"] == 5
-    assert not [*folder.glob("*.safetensors"), *folder.glob("training.json"), *folder.glob("config.json")]
+    assert not [*folder.rglob("*.safetensors"), *folder.glob("training.json"), *folder.glob("config.json")]
+    assert not (folder / "phases").exists() and not (folder / "reasoning_encoder").exists()
 
 
 def test_trained_on_with_another_base_that_base_is_remembered(options, finished, base, tmp_path, monkeypatch):
@@ -633,6 +785,32 @@ def test_evaluation_questions_are_left_out_and_counted(options, tmp_path, capsys
     assert "3 of 3 evaluation questions also stand in train; left out" in capsys.readouterr().out
     questions = [question for part in parts for question in part["question"]]
     assert sorted(questions) == sorted(problem["question"] for problem in problems[3:]), "and each of the others once"
+
+
+@pytest.mark.parametrize("name", ["svamp", "renumbered:svamp"])
+def test_evaluation_questions_of_a_named_data_set_are_left_out(options, tmp_path, monkeypatch, capsys, name):
+    problems = list(load_problems("synthetic_arithmetic", "train", num_samples=60))
+    (tmp_path / "svamp").mkdir()
+    (tmp_path / "svamp" / "train.json").write_text(json.dumps(problems))
+    (tmp_path / "svamp" / "eval.json").write_text(json.dumps(problems[:3]))
+    monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
+    parts = load_data(replace(options, dataset=[name], num_samples=None if name == "svamp" else [20]))
+    shared = 3 if name == "svamp" else 0
+    assert f"svamp: {shared} of 3 evaluation questions also stand in train" in capsys.readouterr().out
+    questions = {question for part in parts for question in part["question"]}
+    assert not questions & {problem["question"] for problem in problems[:3]}
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        load_data(replace(options, evaluation_file=[str(tmp_path / "none.json")]))
+
+
+def test_the_seed_draws_problems_and_their_split(options, tmp_path):
+    first, second = (load_data(replace(options, seed=seed))[0]["question"] for seed in (0, 1))
+    assert not set(first) & set(second)
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(list(load_problems("synthetic_arithmetic", num_samples=40))))
+    own = replace(options, train_file=[str(file)], num_samples=None, validation_fraction=0.5)
+    first, second = (load_data(replace(own, seed=seed))[1]["question"] for seed in (0, 1))
+    assert set(first) != set(second)
 
 
 def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
