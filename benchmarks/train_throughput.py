@@ -41,6 +41,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
+from semcot.files import write_json  # noqa: E402
 from semcot.machine import device_name, versions, without_cudnn_attention  # noqa: E402
 from semcot.options import TrainOptions  # noqa: E402
 from semcot.question_cache import QuestionCache  # noqa: E402
@@ -279,7 +280,7 @@ def main() -> None:
 
     def save() -> None:
         if options.output:
-            options.output.write_text(json.dumps(figures, indent=2) + "\n")
+            write_json(options.output, figures)
 
     def restart_peak_memory() -> None:
         if device.type == "cuda":

@@ -70,6 +70,15 @@ def find_template(problem: dict[str, str]) -> Template | None:
     return Template(question, solutions[0]) if len(meanings) == 1 else None
 
 
+def find_templates(problems: Iterable[dict[str, str]], split: str) -> list[Template]:
+    """The templates of a split, "train" or "eval"; those of one wording are all in the same one."""
+    templates = [template for problem in problems if (template := find_template(problem))]
+    first: dict[str, str] = {}
+    for question in sorted(template.question for template in templates):
+        first.setdefault(wording(question), question)
+    return [template for template in templates if in_eval(first[wording(template.question)]) == (split == "eval")]
+
+
 def renumbered(
     problems: Iterable[dict[str, str]], num_samples: int, seed: int = 0, split: str = "train"
 ) -> Iterator[dict[str, str]]:
@@ -88,11 +97,7 @@ def renumbered(
     Raises:
         ValueError: too few templates for so many samples, or none.
     """
-    templates = [template for problem in problems if (template := find_template(problem))]
-    first: dict[str, str] = {}
-    for question in sorted(template.question for template in templates):
-        first.setdefault(_wording(question), question)
-    templates = [t for t in templates if in_eval(first[_wording(t.question)]) == (split == "eval")]
+    templates = find_templates(problems, split)
     if not templates:
         raise ValueError(f"no problem of the {split} split is understood well enough to draw its numbers anew")
     rng = random.Random(seed)
@@ -115,7 +120,7 @@ def with_other_numbers(texts: Sequence[str], rng: random.Random) -> list[str]:
     return [_NUMBER.sub(lambda match: new.get(match[0], match[0]), text) for text in texts]
 
 
-def _wording(question: str) -> str:
+def wording(question: str) -> str:
     """A question with its numbers, names and pronouns taken out: the same for problems that differ in these alone."""
     text = _PRONOUN.sub("_", _NUMBER.sub("0", question))
     names: dict[str, int] = {}  # any word with a capital, since nobody lists all names

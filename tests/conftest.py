@@ -90,6 +90,16 @@ def tiny_semcot(family: str = "llama", generator: int | None = 2, chat: bool = T
 
 
 @pytest.fixture
+def killed_at_renames(monkeypatch):
+    """The process ends where a file that was written aside would get its name."""
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+
+
+@pytest.fixture
 def semcot():
     return tiny_semcot()
 

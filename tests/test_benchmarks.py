@@ -156,6 +156,32 @@ def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_
     assert all(found[name][-1] == str(operations.count(name)) for name in set(operations))
 
 
+def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_path):
+    problems = [
+        {
+            "question": f"{name} had {a} eggs and ate {b}. How many? ({'x' * i})",
+            "reasoning": f"{a} - {b}",
+            "answer": str(a - b),
+        }
+        for name in ("Haley", "Robin")
+        for a, b in ((9, 4), (50, 7))
+        for i in range(1, 31)
+    ]
+    problems.append({"question": "Why?", "reasoning": "So.", "answer": "7"})
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(problems))
+    rows = [{"question": problem["question"], "correct": problem["question"] != "Why?"} for problem in problems]
+    (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = run("wordings.py", file, tmp_path).splitlines()
+    train, evaluation = (int(line.split()[1]) for line in lines[:2])
+    assert train + evaluation == 120 and 0 < evaluation < train
+    assert lines[0] == f"train: {train} of 121 problems, in {train // 4} wordings"
+    assert lines[2:] == [
+        f"variants in train: {train} right of {train}",
+        f"others: {evaluation} right of {evaluation + 1}",
+    ]
+
+
 def test_mistakes_tells_spelling_from_answering(tmp_path):
     model, tokenizer = tiny_semcot(num_thoughts=4)
     model.save_pretrained(tmp_path / "model", checkpoint_kind="full")

@@ -116,16 +116,13 @@ def test_saving_again_replaces_the_weights_and_keeps_the_card(tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, request):
     model, _ = tiny_semcot()
     model.save_pretrained(tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     torch.nn.init.normal_(model.projection.bias)
 
-    def killed(source, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
+    request.getfixturevalue("killed_at_renames")  # from here on
     with pytest.raises(KeyboardInterrupt):
         model.save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

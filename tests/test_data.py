@@ -312,10 +312,10 @@ class TestRealFiles:
             assert {question.count("the coin.") for question in problems["question"]} == {people}
             assert set(problems["answer"]) == {"yes", "no"}
 
-    @pytest.mark.parametrize("name", ["gsm8k", "svamp", "commonsense_qa"])
+    @pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=needs(f"{name}/train.json")) for name in ("gsm8k", "svamp", "commonsense_qa")]
+    )
     def test_train_files(self, monkeypatch, name):
-        if not (DATA / name / "train.json").exists():
-            pytest.skip(f"{DATA / name} is not there")
         monkeypatch.setenv("SEMCOT_DATA_DIR", str(DATA))
         problems = load_problems(name)
         assert len(problems) >= 700

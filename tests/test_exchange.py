@@ -1,6 +1,5 @@
 """Steps exchanged between problems, and the layers that learn from them to read the thoughts."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -157,13 +156,8 @@ def test_steps_that_are_spelt_wrongly_or_cut_are_lent_to_nobody(prepared):
     assert lender not in cut._donors[3][0] and lender not in cut._donors[3][1], "three digits in two places"
 
 
-def test_states_are_whole_or_not_there(prepared, tmp_path, monkeypatch):
+def test_states_are_whole_or_not_there(prepared, tmp_path, killed_at_renames):
     model, tokenizer, problems, _ = prepared
-
-    def killed(source, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         states_of(model, tokenizer, problems, tmp_path / "others.npy")
     assert not (tmp_path / "others.npy").exists()

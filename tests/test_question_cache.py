@@ -1,6 +1,5 @@
 """Keys and values of questions that were computed once give the losses of those that are computed in every step."""
 
-import os
 import shutil
 from collections import namedtuple
 
@@ -82,13 +81,8 @@ def test_the_file_is_written_once(parts, tmp_path):
         QuestionCache(model, rows.select([0, 1]), fixed, file)
 
 
-def test_the_file_is_whole_or_not_there(parts, tmp_path, monkeypatch):
+def test_the_file_is_whole_or_not_there(parts, tmp_path, killed_at_renames):
     model, rows, fixed, _ = parts
-
-    def killed(source, target):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         QuestionCache(model, rows, fixed, tmp_path / "states.bin")
     assert not (tmp_path / "states.bin").exists()

@@ -745,7 +745,7 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
     assert not (folder / "phases").exists() and not (folder / "reasoning_encoder").exists()
 
 
-def test_trained_on_with_another_base_that_base_is_remembered(options, finished, base, tmp_path, monkeypatch):
+def test_trained_on_with_another_base_that_base_is_remembered(options, finished, base, tmp_path):
     """The other base lies in the Hub's cache and has no folder, the first one's is there still."""
     snapshot = tmp_path / "hub" / "models--someone--other" / "snapshots" / ("0" * 40)
     shutil.copytree(base, snapshot)

@@ -1,0 +1,32 @@
+"""
+How many problems of a real data set "renumbered:" understands, in how many wordings; and, of an evaluation on the real
+ones, how many are right of those whose variants are in "train", and of the others.
+`SEMCOT_DATA_DIR=data python benchmarks/wordings.py gsm8k results/quickstart_answers_last/gsm8k`
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from semcot.data import load_problems
+from semcot.renumbered import find_templates, wording
+from semcot.synthetic import SPLITS
+
+
+def main() -> None:
+    problems = load_problems(sys.argv[1], "train")
+    questions = {split: [template.question for template in find_templates(problems, split)] for split in SPLITS}
+    for split, found in questions.items():
+        print(f"{split}: {len(found)} of {len(problems)} problems, in {len(set(map(wording, found)))} wordings")
+    right: dict[str, list[bool]] = {"variants in train": [], "others": []}
+    for folder in map(Path, sys.argv[2:]):
+        for prediction in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines()):
+            kind = "variants in train" if prediction["question"] in questions["train"] else "others"
+            right[kind].append(prediction["correct"])
+        for kind, outcomes in right.items():
+            print(f"{kind}: {sum(outcomes)} right of {len(outcomes)}")
+
+
+if __name__ == "__main__":
+    main()
