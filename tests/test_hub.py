@@ -158,6 +158,28 @@ save_file({{name: model(**batch).logits.detach() for name, model in models.items
         assert torch.equal(loaded[name], pushed[name]), name
 
 
+def test_an_adapter_on_another_revision_of_its_base(hub, pushed, tmp_path):
+    script = f"""
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from modeling_semcot import SemCoTForCausalLM
+
+model = SemCoTForCausalLM.from_pretrained("{ADAPTER}")
+torch.nn.init.normal_(model.language_model.lm_head.weight)
+model.language_model.push_to_hub("{BASE}", revision="changed")
+model.config.base_model_revision = "changed"
+model.save_pretrained("saved")
+batch = AutoTokenizer.from_pretrained("{ADAPTER}")(["2 + 2?"], return_tensors="pt")
+loaded = AutoModelForCausalLM.from_pretrained("saved", trust_remote_code=True)
+earlier = SemCoTForCausalLM.from_pretrained("{ADAPTER}")
+models = {{"changed": model, "loaded": loaded, "earlier": earlier}}
+save_file({{name: model(**batch).logits.detach() for name, model in models.items()}}, "logits.safetensors")
+"""
+    logits = run_for_logits(script, hub=hub, folder=tmp_path / "empty", path=str(ROOT))
+    assert torch.equal(logits["loaded"], logits["changed"]) and not torch.equal(logits["earlier"], logits["changed"])
+
+
 @pytest.mark.parametrize(("repo", "revision"), [(ADAPTER, "main"), (ADAPTER, "v2"), (FULL, "main"), (FULL, "v2")])
 def test_what_arrives(repo, revision, hub, pushed):
     assert hub.private == {FULL}

@@ -28,8 +28,17 @@ from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.distillation import lens_targets
+from semcot.exchange import ExchangeCollator, spelt_right
 from semcot.options import PHASES, TrainOptions, parse_options
-from semcot.training import build_model, freeze_layers, load_data, prefills_question, train, with_renumbered
+from semcot.training import (
+    build_model,
+    embed_reasonings,
+    freeze_layers,
+    load_data,
+    prefills_question,
+    train,
+    with_renumbered,
+)
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -123,6 +132,20 @@ def test_what_is_aligned_with_is_the_reasoning(finished):
     embedded = load_file(folder / "phases/reasoning_embeddings_validation.safetensors")["embeddings"]
     expected = encoder.encode(load_data(options)[1]["reasoning"], convert_to_tensor=True)
     torch.testing.assert_close(embedded, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_reasonings_are_embedded_in_the_precision_of_training(finished, tmp_path):
+    options, folder = finished
+    encoder = SentenceTransformer(str(folder / "reasoning_encoder"), trust_remote_code=True)
+    problems, embedded = load_data(options)[1], {}
+    for bf16 in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            expected = encoder.encode(problems["reasoning"], convert_to_tensor=True).float()
+        chosen = replace(options, output_dir=str(tmp_path / str(bf16)), bf16=bf16)
+        Path(chosen.output_dir).mkdir()
+        embedded[bf16] = torch.tensor(embed_reasonings(chosen, problems, encoder, "train")["reasoning_embedding"])
+        torch.testing.assert_close(embedded[bf16], expected, atol=1e-5, rtol=1e-5)
+    assert (embedded[True] - embedded[False]).abs().max() > 1e-3
 
 
 def test_the_figures_of_a_phase_are_those_of_its_last_validation(finished):
@@ -403,7 +426,23 @@ def test_resumed_in_a_phase_of_several_epochs(options, tmp_path, lost):
     assert_same_weights(folder, uninterrupted)
 
 
-def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeats(options, finished, tmp_path):
+def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeats(
+    options, finished, tmp_path, monkeypatch
+):
+    collators, passes, found = [], [], []
+
+    class Observed(ExchangeCollator):
+        def __call__(self, rows):
+            collators.append(self)
+            passes.append(self.epoch())
+            return super().__call__(rows)
+
+    def observed(*arguments):
+        found.append(spelt_right(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(semcot.training, "ExchangeCollator", Observed)
+    monkeypatch.setattr(semcot.training, "spelt_right", observed)
     options = replace(
         options,
         generator=str(finished[1]),
@@ -423,6 +462,9 @@ def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeat
         lr_scheduler_type="constant",
     )
     train(options)
+    (right,) = found
+    assert collators[0].spelt is right and len(right) == len(collators[0].problems)
+    assert set(passes) == {0, 1, 2}, "each pass over the problems draws anew"
     whole, folder = Path(options.output_dir), tmp_path / "cut-short"
     before, after = load_file(finished[1] / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before)
