@@ -45,16 +45,14 @@ class Shuffled(Control):
 
 
 class Random(Control):
-    """Noise with the mean square of the thoughts; seeded."""
+    """Noise with the mean square of the thoughts, but for that the same before each question, whatever the batches."""
 
     name = "semcot_random"
-    _noise: torch.Generator | None = None
 
     def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
-        if self._noise is None:
-            self._noise = torch.Generator().manual_seed(0)
-        scale = thoughts.float().square().mean().sqrt()
-        return (torch.randn(thoughts.shape, generator=self._noise).to(scale.device) * scale).to(thoughts.dtype)
+        noise = torch.randn(thoughts.shape[1:], generator=torch.Generator().manual_seed(0)).to(thoughts.device)
+        scale = thoughts.float().square().mean((1, 2), keepdim=True).sqrt()
+        return (noise * scale).to(thoughts.dtype)
 
 
 class OnePass(SemCoT):
