@@ -5,34 +5,59 @@ Two ways of judging are built on it: strict, which credits one answer at the pla
 which credits the gold answer wherever it occurs (what the released research code does; see `contains_answer`).
 """
 
+import math
 import re
 from collections.abc import Iterable
 from decimal import Decimal
 
+# ±5, √4, <5, 3/4, 5 1/2, 5½, 3:30, 2^3, 4² and 3.14.15 are one number each, equal to no other; 5 million is 5000000.
 _NUMBER = r"""
-    (?:\A[ ]*(?:[-−–][ ]?|(?:[Mm]inus|[Nn]egative)[ ])|(?<![^\W_])(?<!\))[-−–])?  # a sign, no minus between operands
+    (?:(?:[±√≤≥]|(?<!<)<(?!\d+>))[ ]?)?  # not the brackets of "<5>" and "<<2+3=5>>"
+    (?:                                 # a sign, no minus between operands
+        (?:\A[ ]*|(?<=[=:(])[ ]*|(?<=\b(?:is|be|of|to)[ ])|(?<=\b(?:was|get)[ ])|(?<=\bequals[ ]))
+        (?:[-−–][ ]?|[Mm]inus[ ])
+        |(?:\b[Nn]egative|(?<=\*)[Mm]inus)[ ]
+        |(?<![^\W_])(?<!\))[-−–]
+    )?
     [$€£]?
     (?<![^\W_])                         # not the 3 of "mp3"
-    (?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)
-    # 3/4, 5 1/2, 5½ and 3:30 are one number each, equal to no other; 5 million is 5000000
-    (?:[eE][-+]?\d+|[/:]\d+|[ ]\d+/\d+|[ ]?[¼-¾⅐-⅞]|[ ](?:thousand|[mb]illion)\b)?
+    (?:(?:\d{1,3}(?:[,'’_\u00a0\u202f]\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)
+    (?:
+        [eE][-+]?\d+|[/:√]\d+|[ ]\d+/\d+|[ ]?[¼-¾⅐-⅞]|(?:\.\d+)+|[⁰¹²³⁴-⁹]+|(?:\^|\*\*)[({]?-?\d+
+        |[kK]\b|(?:[ -]*(?i:dozen|hundred|thousand|(?:m|b|tr)illion)\b)+
+    )?
     | [¼-¾⅐-⅞]
 """
+_PLAIN_NUMBER = re.compile(r"(-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,3})?)((?:[ -]*[a-z]+)*)", re.IGNORECASE)
+_SCALES = {
+    "k": 10**3,
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 # Not the "no" of "no change", nor the article "A", but the answers in "no the coin is not" and "A is right".
-_NO_NOUN = r"(?![^\S\n]+(?!(?:it|the|is|are|not|as|and|or|but|because|since|so)\b)[a-z])"
+_NO_NOUN = (
+    r"(?![^\S\n]+(?!(?:it|the|is|are|was|were|would|not|as|and|or|but|because|since|so|after|we|they|this|that"
+    r"|(?:way|correct)(?![^\S\n]+[a-z]))\b)[a-z])"
+)
 _PATTERNS = {
     "number": re.compile(_NUMBER, re.VERBOSE | re.ASCII),
-    "word": re.compile(rf"\b(?:[Yy]es|YES|(?:[Nn]o|NO)\b{_NO_NOUN})\b"),
-    "letter": re.compile(rf"\bA\b(?!['’]){_NO_NOUN}|\b[B-E]\b|(?<=[(*])[a-e](?=[)*])|\A\s*[a-e](?=[.,):]|\s*\Z)"),
+    "word": re.compile(rf"\b(?:(?i:yes)|(?i:no)\b(?:(?= still\b)|{_NO_NOUN}))\b"),
+    "letter": re.compile(
+        rf"(?<!\b[A-Za-z]\.)(?:\bA\b(?!['’]){_NO_NOUN}|\b[B-E]\b|(?<=[(*])[a-e](?=[)*])"
+        r"|\A\s*[a-e](?=[.,):]|\s*\Z|[ ](?:is|was|would)\b))(?![+#]|\.[A-Za-z]\b)"  # no "e.g.", "a.m.", "C++"
+    ),
 }
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
-_SLASH = re.compile(r"(?<=\d) ?[/⁄] ?(?=\d)")
+_SLASH = re.compile(r"(?<=\d) *[/⁄] *(?=\d)")
 _CUE = re.compile(r"answer is:?|answer\**\s*:\**|####|(\\boxed\{)", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"\A\s*\n\s*\d+[.)]\s+")
 _CONCLUSION_END = re.compile(r"\n|[.;]\s|\(|\bbecause\b|\bsince\b")
-_EQUALS = re.compile(r"(?<![<>!=])=(?![=>])")
+_EQUALS = re.compile(r"(?<![<>!=])==?(?![=>])")
 _NEXT_QUESTION = re.compile(r"\n\W*Question\b")
-_POWERS_OF_TEN = {"thousand": 3, "million": 6, "billion": 9}
 
 
 def answer_kind(gold: str) -> str:
@@ -116,9 +141,10 @@ def _bare(gold: str) -> str:
 
 
 def _normalize_number(token: str) -> str:
-    token = re.sub(r"[,$€£]", "", token.strip())
+    token = re.sub(r"[,'’_\u00a0\u202f$€£]", "", token.strip())
     token = re.sub(r"\A(?:[−–-]|minus|negative) ?", "-", token, flags=re.IGNORECASE)
-    if re.search("[/:¼-¾⅐-⅞]", token):
+    plain = _PLAIN_NUMBER.fullmatch(token)
+    if not plain:
         return token
-    digits, _, power = token.partition(" ")
-    return format(Decimal(digits).scaleb(_POWERS_OF_TEN.get(power, 0)).normalize() + 0, "f")
+    scale = math.prod(_SCALES[name] for name in re.findall("[a-z]+", plain[2].lower()))
+    return format((Decimal(plain[1]) * scale).normalize() + 0, "f")
