@@ -3,6 +3,7 @@ Where an evaluation on arithmetic went wrong: accuracy by number of steps, the o
 `python benchmarks/accuracy_by_steps.py results/synthetic_arithmetic`
 """
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -22,7 +23,9 @@ def operations(dataset: str, problem: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="a folder that eval_semcot.py wrote")
+    folder = parser.parse_args().results
     run = json.loads((folder / "results.json").read_text())[0]
     problems = load_problems(run["dataset"], run.get("split", "eval"), num_samples=run["n"], seed=run["seed"])
     steps = {problem["question"]: operations(run["dataset"], problem) for problem in problems}

@@ -4,6 +4,7 @@ ones, how many are right of those whose variants are in "train", and of the othe
 `SEMCOT_DATA_DIR=data python benchmarks/wordings.py gsm8k results/quickstart_answers_last/gsm8k`
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,12 +16,16 @@ from semcot.synthetic import SPLITS
 
 
 def main() -> None:
-    problems = load_problems(sys.argv[1], "train")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", help="a real data set's name or a file, as after renumbered:")
+    parser.add_argument("results", nargs="*", type=Path, help="folders that eval_semcot.py wrote")
+    arguments = parser.parse_args()
+    problems = load_problems(arguments.dataset, "train")
     questions = {split: [template.question for template in find_templates(problems, split)] for split in SPLITS}
     for split, found in questions.items():
         print(f"{split}: {len(found)} of {len(problems)} problems, in {len(set(map(wording, found)))} wordings")
     right: dict[str, list[bool]] = {"variants in train": [], "others": []}
-    for folder in map(Path, sys.argv[2:]):
+    for folder in arguments.results:
         for prediction in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines()):
             kind = "variants in train" if prediction["question"] in questions["train"] else "others"
             right[kind].append(prediction["correct"])

@@ -43,6 +43,8 @@ def main() -> None:
             coin_flips(options.flips, seed=options.seed, people=(4, 4), split="eval"),
         )
     )
+    if not problems:
+        raise SystemExit("semcot.demo: nothing to answer; give a question, or more than 0 --stories or --flips")
     logging.disable_progress_bar()
     model, tokenizer = load_model(options.model)
     print(f"{options.model} on {model.device}: {model.config.num_thoughts} implicit tokens for ", end="")

@@ -141,6 +141,11 @@ def test_accuracy_by_source_tells_the_sources_of_a_recipe_apart(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["accuracy_by_source.py", "accuracy_by_steps.py", "wordings.py"])
+def test_what_reads_logs_says_how_it_is_used(name):
+    assert run(name, "--help").startswith(f"usage: {name}")
+
+
 def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_path):
     problems = load_problems("synthetic_shapes", "eval", num_samples=60, seed=3)
     (tmp_path / "results.json").write_text(json.dumps([{"dataset": "synthetic_shapes", "n": 60, "seed": 3}]))

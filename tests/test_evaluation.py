@@ -12,7 +12,7 @@ from conftest import ROOT, tiny_semcot
 from scipy.stats import binomtest
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot import machine, methods
+from semcot import demo, machine, methods
 from semcot.data import load_problems
 from semcot.evaluation import _WARM_UP_TOKENS, describe_machine, evaluate_method, load_model, with_speedups
 from semcot.machine import device_name
@@ -447,6 +447,12 @@ def test_wrong_use_says_so(arguments, message, tmp_path):
     finished = run_command(tmp_path, *valid, *arguments)
     assert finished.returncode != 0 and message in finished.stderr
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_the_demo_wants_a_question_before_it_loads_a_model(monkeypatch):
+    monkeypatch.setattr(sys, "argv", "semcot.demo --model nowhere --stories 0 --flips 0".split())
+    with pytest.raises(SystemExit, match="nothing to answer"):
+        demo.main()
 
 
 @pytest.mark.gpu
