@@ -3,13 +3,15 @@ Writes the reasoning and the condensed reasoning that records lack, through any 
 `python -m semcot.condense --input raw.jsonl --output pairs.jsonl --base_url URL --model NAME`
 
 Every reply is kept at once in a journal beside the output, `pairs.jsonl.partial`: the same command, given again after
-a kill or a failure, asks only for what is missing. The output appears when every record is complete. The key comes from
-the environment alone, and only api.openai.com must have one. What a record has already is never rewritten.
+a kill or a failure, asks only for what is missing. The output appears when every record is complete. A record that the
+endpoint refuses, as too long say, fails alone. The key comes from the environment alone, and only api.openai.com must
+have one. What a record has already is never rewritten.
 """
 
 import asyncio
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -36,10 +38,13 @@ PROMPTS = {
     "between them. Keep numbers and equations, drop all words that the answer does not need, and write nothing else. "
     "An example of the form: 2 + 6 = 8, 8 * 10 = 80\n\nQuestion: {question}\n\nReasoning: {reasoning}",
 }
-THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)  # where a server leaves them in the reply
+# Where a server leaves them in the reply; some chat templates open them themselves, so that only the end is there.
+THOUGHTS = re.compile(r"\A.*?</think>", re.DOTALL)
 RETRY_TEMPERATURE = 0.7  # at least, after a bad reply: a greedy model would write the same again
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0  # seconds
 PASSING_STATUSES = (408, 409, 425, 429)  # and all from 500
+REFUSING_STATUSES = (400, 413, 422)  # of one record, too long or filtered; of all where the request as such is at fault
+MOST_REFUSED = 8  # records, before any reply: then it is the request
 
 
 @dataclass
@@ -87,7 +92,11 @@ class CondenseError(RuntimeError):
     """The run ended before every record was complete."""
 
 
-class AttemptError(Exception):
+class RecordError(Exception):
+    """A record cannot be completed; others may."""
+
+
+class AttemptError(RecordError):
     """A request came to nothing; another may not."""
 
 
@@ -158,7 +167,7 @@ class Journal:
 
 
 class Condenser:
-    """Asks for what records lack. `failures` has, by a record's place, why the last attempt came to nothing."""
+    """Asks for what records lack. `failures` has, by a record's place, why its last request came to nothing."""
 
     def __init__(self, options: CondenseOptions, journal: Journal) -> None:
         self.options, self.journal = options, journal
@@ -166,6 +175,7 @@ class Condenser:
         key = options.key or "none"
         self.client = AsyncOpenAI(base_url=options.base_url, api_key=key, max_retries=0, timeout=None)
         self.failures: dict[str, str] = {}
+        self.num_refused = 0
         self.slots = asyncio.Semaphore(options.concurrency)
         self.free_at = 0.0  # when the next request may start, on the monotonic clock
 
@@ -185,11 +195,11 @@ class Condenser:
                 for name in missing(record):
                     record[name] = await self._ask(where, record, name)
                 self.progress.update()
-            except AttemptError as error:
+            except RecordError as error:
                 self.failures[where] = str(error)
 
     async def _ask(self, where: str, record: dict[str, Any], name: str) -> str:
-        """Asks for one text until it is good. Raises the last `AttemptError`, or `CondenseError`."""
+        """Asks for one text until it is good. Raises the last `AttemptError`, a `RecordError` or `CondenseError`."""
         options, body = self.options, dict(self.options.body)
         messages = [{"role": "user", "content": PROMPTS[name].format(**record)}]
         async for attempt in AsyncRetrying(
@@ -209,7 +219,7 @@ class Condenser:
                     raise self._judge(error, where) from error
                 text, fault = read_reply(reply, name, record)
                 usage = getattr(reply, "usage", None)
-                tokens = [getattr(usage, kind, None) or 0 for kind in ("prompt_tokens", "completion_tokens")]
+                tokens = [_count(getattr(usage, kind, None)) for kind in ("prompt_tokens", "completion_tokens")]
                 self.journal.add(where, tokens, {} if fault else {name: text})
                 if fault:
                     if "temperature" in body:
@@ -223,7 +233,10 @@ class Condenser:
         self.free_at = time.monotonic() + 60 / self.options.requests_per_minute
 
     def _judge(self, error: Exception, where: str) -> Exception:
-        """What a client's error means: an `AttemptError`, or a `CondenseError` where asking again cannot cure it."""
+        """
+        What a client's error means: an `AttemptError`, or, where asking again cannot cure it, a `RecordError` if it may
+        be this record's fault, else a `CondenseError`.
+        """
         if isinstance(error, TimeoutError):
             return AttemptError(f"there was no whole reply within {self.options.timeout:g} s")
         if not isinstance(error, APIStatusError):
@@ -236,10 +249,19 @@ class Condenser:
             if re.fullmatch(r"\d+(\.\d+)?", seconds):  # the other form, a date, is not in use at such endpoints
                 self.free_at = max(self.free_at, time.monotonic() + float(seconds))
             return AttemptError(message)
+        if error.status_code in REFUSING_STATUSES and error.code != "insufficient_quota":
+            self.num_refused += 1
+            if self.num_refused < MOST_REFUSED or self.journal.replies:
+                return RecordError(message)
         return CondenseError(
             f"{where}: {message}\nAsking again cannot cure this. Check --base_url (it mostly ends in /v1), --model and "
             f"the key in {self.options.api_key_variable}; the same command then goes on from {self.journal.path}."
         )
+
+
+def _count(tokens: Any) -> int:
+    """A server's number of tokens; 0 where it is none, for the journal must stay one that can be summed up."""
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < math.inf else 0
 
 
 def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str | None]:

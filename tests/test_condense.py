@@ -23,6 +23,7 @@ from semcot.condense import CondenseError, CondenseOptions, condense
 from semcot.data import load_problems
 
 ROOT = Path(__file__).parent.parent
+USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 KEY = "sk-loopback-0123456789"
 # A proxy that nobody runs: what is meant for the loopback server must not go there.
 NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -100,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(TEXTS[field](first, second))
 
-    def answer(self, text: object, finish_reason: str = "stop", usage: bool = True) -> None:
+    def answer(self, text: object, finish_reason: str = "stop", usage: dict[str, Any] | None = USAGE) -> None:
         message = {"role": "assistant", "content": text}
         reply = {
             "id": "chatcmpl-1",
@@ -110,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
         }
         if usage:
-            reply["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+            reply["usage"] = usage
         self.send(200, json.dumps(reply))
 
     def send(self, status: int, body: str, content_type: str = "application/json", **headers: str) -> None:
@@ -316,8 +317,9 @@ class TestFaults:
         condense(options_for(tmp_path, server, max_attempts=2))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
-    def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path):
-        server.faults["reasoning", 1] = [says("<think>\nIs it 5?\n</think>\n\n" + TEXTS["reasoning"](1, 3))]
+    @pytest.mark.parametrize("beginning", ["<think>\n", ""])  # "": the server's chat template wrote it
+    def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path, beginning):
+        server.faults["reasoning", 1] = [says(f"{beginning}Is it 5?\n</think>\n\n{TEXTS['reasoning'](1, 3)}")]
         condense(options_for(tmp_path, server, bare(1)))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
@@ -388,8 +390,26 @@ class TestFailures:
             condense(options_for(tmp_path, server, bare(1), base_url="http://127.0.0.1:9/v1", max_attempts=2))
         assert "line 1: there was no whole reply (APIConnectionError: " in capsys.readouterr().err
 
+    @pytest.mark.parametrize("number", [400, 413, 422])
+    def test_a_record_that_is_refused_fails_alone(self, server, tmp_path, capsys, number):
+        server.faults = {("reasoning", n): [status(number, "too long")] * 2 for n in range(2, 20)}
+        condense(options_for(tmp_path, server, bare(20), concurrency=1, skip_failed=True))
+        assert read(tmp_path / "pairs.jsonl") == [filled(bare(20))[n] for n in (0, 19)]
+        assert f"line 2: HTTP {number}: Error code: {number} - too long\n" in capsys.readouterr().err
+        assert server.asked["reasoning", 2] == 1, "asking again would not help"
+
+    @pytest.mark.parametrize("number", [400, 413, 422])
+    def test_where_all_records_are_refused_not_all_are_asked_for(self, server, tmp_path, number):
+        server.faults = {("reasoning", n): [status(number, "no such parameter")] for n in range(1, 41)}
+        with pytest.raises(CondenseError, match=rf"line 8: HTTP {number}: .*no such parameter\nAsking again cannot"):
+            condense(options_for(tmp_path, server, bare(40), concurrency=1, skip_failed=True))
+        assert len(server.requests) == 8
+        condense(options_for(tmp_path, server, concurrency=1, skip_failed=True))  # those eight are answered now
+        assert read(tmp_path / "pairs.jsonl") == filled(bare(40))[:8] and server.asked["reasoning", 40] == 1
+
     @pytest.mark.parametrize(
-        "number, code", [(400, None), (401, None), (403, None), (404, None), (422, None), (429, "insufficient_quota")]
+        "number, code",
+        [(401, None), (403, None), (404, None), (429, "insufficient_quota"), (400, "insufficient_quota")],
     )
     def test_what_cannot_be_cured_stops_the_run(self, server, tmp_path, number, code):
         server.faults = {
@@ -498,8 +518,17 @@ class TestCost:
         condense(options_for(tmp_path, server))
         assert "6 replies, 600 tokens read, 60 written\n" in capsys.readouterr().out
 
-    def test_tokens_that_the_server_does_not_tell(self, server, tmp_path, capsys):
-        server.faults["reasoning", 1] = [says(TEXTS["reasoning"](1, 3), usage=False)]
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            None,
+            {"prompt_tokens": "5", "completion_tokens": {"text": 3}},
+            {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
+            {"prompt_tokens": -1},
+        ],
+    )
+    def test_tokens_that_the_server_does_not_tell(self, server, tmp_path, capsys, usage):
+        server.faults["reasoning", 1] = [says(TEXTS["reasoning"](1, 3), usage=usage)]
         condense(options_for(tmp_path, server, bare(1)))
         assert "2 replies, 100 tokens read, 10 written (unknown for 1 of the replies)\n" in capsys.readouterr().out
 
