@@ -7,14 +7,16 @@ strings, `COLUMNS`. Where a source has no reasoning or no condensed reasoning, t
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Value, load_dataset
-from pyarrow import ArrowInvalid, parquet
+from pyarrow import ArrowInvalid, parquet, types
 
 from semcot.renumbered import renumbered
 from semcot.synthetic import (
@@ -111,7 +113,15 @@ def load_problems(
 
 
 def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation."""
+    """
+    Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation. Raises
+    `ValueError` where nothing would be left for one of them.
+    """
+    if not 0 < math.ceil(fraction * len(dataset)) < len(dataset):
+        raise ValueError(
+            f"{len(dataset)} problems cannot be parted into train and validation with validation_fraction {fraction}: "
+            "each needs at least one. Give more data or another validation_fraction."
+        )
     parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
     return parts["train"], parts["test"]
 
@@ -267,10 +277,15 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     try:
-        rows = parquet.read_table(path).to_pylist()
+        table = parquet.read_table(path)
     except ArrowInvalid as error:
         raise ValueError(f"{path} is not Parquet: {error}") from error
-    for number, row in enumerate(rows, 1):
+    floats = {field.name: field.type.to_pandas_dtype() for field in table.schema if types.is_floating(field.type)}
+    for number, row in enumerate(table.to_pylist(), 1):
+        for name, dtype in floats.items():
+            # A narrow 0.4 is 0.4000000059604645 as a Python number: its shortest text in its own precision is meant.
+            if row[name] is not None and not row[name].is_integer():
+                row[name] = float(str(dtype(row[name])))
         yield f"row {number}", row
 
 
@@ -284,9 +299,11 @@ def _to_problem(row: Any, where: str) -> dict[str, str]:
     problem = {}
     for column in COLUMNS:
         value = row.get("query" if column == "question" and column not in row else column)
-        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | None):
             raise ValueError(f"{where}: {column} must be text or a number, not {value!r}")
         problem[column] = "" if value is None else _text(value)
+        if half := re.search("[\ud800-\udfff]", problem[column]):
+            raise ValueError(f"{where}: {column} holds half a character, {half[0]!r}; mend or remove the record")
         if not problem[column] and column in ("question", "answer"):
             raise ValueError(
                 f"{where}: there is no {column}; fill it in or remove the record (its columns: {', '.join(row)})"
@@ -294,8 +311,11 @@ def _to_problem(row: Any, where: str) -> dict[str, str]:
     return problem
 
 
-def _text(value: str | int | float) -> str:
+def _text(value: str | int | float | Decimal) -> str:
     """Text without surrounding white space; a whole number as "72", never "72.0"; not a number as ""."""
+    if isinstance(value, Decimal):
+        whole, point, decimals = f"{value:f}".partition(".")
+        return (whole + point + decimals.rstrip("0")).removesuffix(".")
     if isinstance(value, float):
         return "" if value != value else str(int(value)) if value.is_integer() else str(value)
     return str(value).strip()

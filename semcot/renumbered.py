@@ -21,7 +21,7 @@ from semcot.synthetic import FEMALE_NAMES, MALE_NAMES, draw, in_eval
 _OTHER_WORDS = set("April Daisy Dean Frank Grace Iris Ivy Lily Mark May Penny Rose Ruby Violet Will".split())
 _NAMES = tuple(tuple(name for name in names if name not in _OTHER_WORDS) for names in (FEMALE_NAMES, MALE_NAMES))
 _NAME = re.compile(rf"\b({'|'.join(itertools.chain(*_NAMES))})\b")
-_NUMBER = re.compile(r"(?<![\w.,])\d+(?![\w]|[.,]\d)")
+_NUMBER = re.compile(r"(?<![\w.,])[0-9]+(?![\w]|[.,]\d)")  # other scripts' digits are not written anew
 _PRONOUN = re.compile(r"\b(?:he|she|him|his|hers?)\b", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}

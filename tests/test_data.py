@@ -1,10 +1,13 @@
 import csv
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
+from pyarrow import parquet
 
 from semcot import data
 from semcot.data import COLUMNS, load_problems, shared_questions, split_validation, without
@@ -88,11 +91,30 @@ class TestFiles:
         file = write(tmp_path / "own.json", [{"question": "How many?", "answer": answer} for answer in answers])
         assert load_problems(file)["answer"][:] == ["72", "72", "-3", "0.5", "0", "72.0", "1,000"]
 
+    @pytest.mark.parametrize(
+        "dtype, answers, texts",
+        [
+            (pa.float64(), [0.4, 72.0, 0.1 + 0.2], ["0.4", "72", "0.30000000000000004"]),
+            (pa.float32(), [0.4, 72.0, 33554436.0, -0.1], ["0.4", "72", "33554436", "-0.1"]),
+            (pa.float16(), [0.4, 72.0, 65504.0], ["0.4", "72", "65504"]),
+            (pa.decimal128(6, 2), [Decimal("7.50"), Decimal("72.00"), Decimal("-0.05")], ["7.5", "72", "-0.05"]),
+            (pa.decimal128(6, 0), [Decimal("7200"), Decimal("0")], ["7200", "0"]),
+            (pa.decimal128(38, 8), [Decimal(f"{10**29}.5"), Decimal("0.00000001")], [f"{10**29}.5", "0.00000001"]),
+        ],
+        ids=str,
+    )
+    def test_parquet_numbers_are_written_as_short_as_they_are_meant(self, tmp_path, dtype, answers, texts):
+        columns = {"question": ["How many?"] * len(answers), "answer": pa.array(answers, dtype)}
+        parquet.write_table(pa.table(columns), tmp_path / "own.parquet")
+        assert load_problems(tmp_path / "own.parquet")["answer"][:] == texts
+
     def test_an_empty_number_is_no_answer(self, tmp_path):
         file = tmp_path / "own.parquet"
-        Dataset.from_dict({"question": ["How many?", "And?"], "answer": [1.0, float("nan")]}).to_parquet(file)
-        with pytest.raises(ValueError, match="row 2: there is no answer"):
-            load_problems(file)
+        for dtype, nothing in ((pa.float64(), float("nan")), (pa.float32(), float("nan")), (pa.float32(), None)):
+            columns = {"question": ["How many?", "And?"], "answer": pa.array([1.0, nothing], dtype)}
+            parquet.write_table(pa.table(columns), file)
+            with pytest.raises(ValueError, match="row 2: there is no answer"):
+                load_problems(file)
 
     def test_lines_in_quoted_csv_cells_count(self, tmp_path):
         file = tmp_path / "own.csv"
@@ -118,6 +140,16 @@ class TestFiles:
             ("own.json", '{"question": "What?", "answer": "A"}', r"own.json must hold a list of objects, not a dict"),
             ("own.json", '["What?"]', r"own.json, record 1: must be an object .*not a str"),
             ("own.json", '[{"question": "What?", "answer": true}]', r"answer must be text or a number, not True"),
+            (
+                "own.json",
+                '[{"question": "What?", "answer": "\\ud800"}]',
+                r"record 1: answer holds half a char.*'\\ud800'",
+            ),
+            (
+                "own.jsonl",
+                '{"question": "\\udfff?", "answer": "A"}',
+                r"own.jsonl, line 1: question holds half a character",
+            ),
             ("own.json", "[{", r"own.json is not JSON: .*line 1"),
             ("own.json", "[]", r"own.json holds no problem"),
             ("own.jsonl", '{"question": "What?", "answer": "A"}\n{"question"\n', r"own.jsonl, line 2, is not JSON"),
@@ -279,10 +311,15 @@ class TestSplits:
         again = split_validation(problems, 0.1, seed=3)[1]
         assert validation.to_list() == again.to_list() != split_validation(problems, 0.1, seed=4)[1].to_list()
 
-    @pytest.mark.parametrize("fraction", [0, 1, 5])
-    def test_validation_needs_a_share(self, fraction):
-        with pytest.raises(ValueError):
-            split_validation(load_problems("synthetic_coin_flip", num_samples=10), fraction, seed=0)
+    @pytest.mark.parametrize("count, fraction", [(10, 0), (10, 1), (10, 5), (1, 0.1), (5, 0.9), (0, 0.1)])
+    def test_both_parts_need_a_share(self, count, fraction):
+        problems = load_problems("synthetic_coin_flip", num_samples=10).select(range(count))
+        with pytest.raises(ValueError, match=f"^{count} problems cannot be parted .*_fraction {fraction}: .*more data"):
+            split_validation(problems, fraction, seed=0)
+
+    def test_two_problems_are_enough(self):
+        parts = split_validation(load_problems("synthetic_coin_flip", num_samples=2), 0.1, seed=0)
+        assert [len(part) for part in parts] == [1, 1]
 
     def test_overlap_ignores_case_and_white_space(self):
         train = Dataset.from_dict({"question": ["How  many are\nleft?", "What?", "who?"]})

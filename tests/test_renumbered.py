@@ -163,6 +163,14 @@ def test_from_a_file_by_its_name(tmp_path):
         load_problems("renumbered:none.json")
 
 
+@pytest.mark.parametrize("others", ["", "٣ ४", "٣٤, ٥.٦, 7.٨"])
+def test_all_numbers_of_one_digit_can_be_drawn_anew(others):
+    """Those of other scripts stay as they are."""
+    (text,) = with_other_numbers([f"2 3 4 5 6 7 8 9 {others}"], random.Random(0))
+    numbers, rest = text[:15].split(" "), text[16:]
+    assert sorted(numbers) == list("23456789") and numbers != sorted(numbers) and rest == others
+
+
 def test_other_numbers_are_the_same_in_both_texts():
     texts = ["1. Take \\(64 - 36 = 28\\).\n2. Then 28 / 4 = 7, not 7.5 or 007.", "28 picked, 4 groups: 7 of 64."]
     seen = set()
