@@ -30,7 +30,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import encode_thoughts
 from semcot.sharding import ShardedTrainer, whole
-from semcot.tokenization import render_prompt
+from semcot.tokenization import render_prompt, tokenize_targets
 
 IGNORED = -100
 
@@ -50,20 +50,17 @@ def tokenize_problems(
     eos = [tokenizer.eos_token_id]
 
     def tokenize(batch: dict) -> dict:
-        def ids(texts: list[str]) -> list[list[int]]:
-            return tokenizer(texts, add_special_tokens=False).input_ids
-
-        prompts = ids([render_prompt(tokenizer, question) for question in batch["question"]])
-        answers = [answer + eos for answer in ids([f" {answer}" for answer in batch["answer"]])]
-        condensed = ids([f" {text}" if text else "" for text in batch["condensed_reasoning"]])
-        explanations = [tokens + eos if explain and tokens else [] for tokens in condensed]
+        rendered = [render_prompt(tokenizer, question) for question in batch["question"]]
+        prompts = tokenizer(rendered, add_special_tokens=False).input_ids
+        answers = [tokens + eos for tokens in tokenize_targets(tokenizer, batch["answer"])]
+        texts = batch["condensed_reasoning"]
+        condensed = zip(texts, tokenize_targets(tokenizer, texts), strict=True)
+        explanations = [tokens + eos if explain and text else [] for text, tokens in condensed]
         return {
             "prompt_ids": prompts,
             "answer_ids": answers,
             "explanation_ids": explanations,
-            "lens_ids": [
-                lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in batch["condensed_reasoning"]
-            ],
+            "lens_ids": [lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in texts],
             "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
         }
 

@@ -1,7 +1,9 @@
 """The prompt format: a base's tokenizer with K thoughts before the answer cue, in chats and in plain strings alike."""
 
 import copy
+import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
@@ -17,15 +19,20 @@ _QUESTION = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the question while 
 _PROBES = ("Paige had 11 songs. How many are left?", "12 + 3", "if so, is it heads up", "“Why”", "(a) Élan, b) 7.")
 
 # A base without a chat format: questions and answers under each other. After "Question:" a blank, or a new line: a
-# byte-level tokenizer reads "Paige" after a blank otherwise than alone, a SentencePiece one after a new line.
+# byte-level tokenizer reads "Paige" after a blank otherwise than alone, a SentencePiece one after a new line. A
+# checkpoint without a chat format is known by these beginnings, whatever follows them.
 PLAIN_CHAT_TEMPLATES = tuple(
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'Question:" + blank + "' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '\n" + ANSWER_CUE + " ' + message['content'] + '\n\n' }}"
-    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}"
-    "{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'Question:" + blank + "' + message['content'] }}"
     for blank in (" ", "\n")
 )
+# Answers as they are generated begin with a blank of their own.
+_OTHER_TURNS = (
+    "{% elif message['role'] == 'assistant' %}{{ '\n" + ANSWER_CUE + " ' + message['content'] | trim + '\n\n' }}"
+    "{% else %}{{ message['content'] + '\n\n' }}{% endif %}"
+    "{% endfor %}"
+)
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_FIXED_DAY = datetime(2024, 7, 26)  # which such templates themselves take where there is no clock
 
 
 def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) -> tuple[PreTrainedTokenizerBase, str]:
@@ -42,7 +49,8 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
         The tokenizer (a copy) and the prompt template of one question, with `{question}` and `{thoughts}`.
 
     Raises:
-        ValueError: the base has a slow tokenizer, or its chat template changes the question's text.
+        ValueError: the base has a slow tokenizer, its chat template changes the question's text, or of several chat
+            templates none is the default.
     """
     if not base_tokenizer.is_fast:
         raise ValueError(f"{type(base_tokenizer).__name__} is a slow tokenizer; SemCoT needs this base's fast one.")
@@ -55,10 +63,14 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
         tokenizer.pad_token = tokenizer.eos_token
 
     if base_tokenizer.chat_template:
-        chat_templates, cue = [base_tokenizer.chat_template], ANSWER_CUE
+        chat_template = base_tokenizer.get_chat_template()  # of several named ones the default
+        # With today's date a prompt would be another on every day, and not that of training.
+        chat_template = _TODAY.sub(lambda call: call[1] + _FIXED_DAY.strftime(call[2]) + call[1], chat_template)
+        chat_templates, cue = [chat_template], ANSWER_CUE
     else:
         before = "{{ bos_token }}" if bos else ""
-        chat_templates, cue = [before + template for template in PLAIN_CHAT_TEMPLATES], "\n" + ANSWER_CUE
+        chat_templates = [before + beginning + _OTHER_TURNS for beginning in PLAIN_CHAT_TEMPLATES]
+        cue = "\n" + ANSWER_CUE
     ending = (THOUGHT_TOKEN * num_thoughts + cue).replace("\n", "\\n")
     for chat_template in chat_templates:
         tokenizer.chat_template = chat_template + "{% if add_generation_prompt %}{{ '" + ending + "' }}{% endif %}"
@@ -88,6 +100,20 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
 def tokenize_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> BatchEncoding:
     """`input_ids` and `attention_mask` `(batch, length)` of whole prompts, padded on the left, to be continued."""
     return tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+
+
+def tokenize_targets(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """
+    The ids of texts as they continue the answer cue, after a blank. Alone, " yes" would have a token too many where a
+    tokenizer marks the beginning of every text as that of a word.
+    """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    cue = ids(ANSWER_CUE)
+    wholes = ((ids(f"{ANSWER_CUE} {text}"), text) for text in texts)
+    return [whole[len(cue) :] if whole[: len(cue)] == cue else ids(f" {text}") for whole, text in wholes]
 
 
 def _added_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

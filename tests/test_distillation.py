@@ -6,14 +6,15 @@ import pytest
 import torch
 from conftest import FAMILIES, TEXTS, tiny_base_tokenizer, tiny_semcot
 from datasets import Dataset, concatenate_datasets
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from modeling_semcot import decoder_layers
 from semcot.distillation import DistillationCollator, DistillationTrainer, lens_targets, tokenize_problems
 from semcot.reasoning_encoder import build_reasoning_encoder, encode_thoughts
-from semcot.tokenization import render_prompt
+from semcot.tokenization import build_tokenizer, render_prompt
+from tests.test_tokenization import INST, sentencepiece_like
 
 PROBLEMS = Dataset.from_list(
     [
@@ -43,6 +44,22 @@ def test_targets(parts):
         condensed = problem["condensed_reasoning"]
         assert tokenizer.decode(row["explanation_ids"]) == (f" {condensed}<|im_end|>" if condensed else "")
     assert rows["lens_ids"][1] == [-100] * 3
+
+
+@pytest.mark.parametrize("prepends", [False, True])
+def test_targets_continue_the_prompt(prepends):
+    """Also where the tokenizer puts a mark before every text, which those that go on from another have not."""
+    base = sentencepiece_like(INST)
+    if prepends:
+        base.backend_tokenizer.normalizer = normalizers.Prepend("▁")
+    tokenizer, _ = build_tokenizer(base, 3)
+    for row in tokenize_problems(PROBLEMS, tokenizer, 3, explain=True):
+        for target, ids in ((row["answer"], "answer_ids"), (row["condensed_reasoning"], "explanation_ids")):
+            whole = tokenizer(
+                f"{render_prompt(tokenizer, row['question'])} {target}", add_special_tokens=False
+            ).input_ids
+            expected = [*whole[len(row["prompt_ids"]) :], tokenizer.eos_token_id] if target else []
+            assert row[ids] == expected and whole[: len(row["prompt_ids"])] == row["prompt_ids"]
 
 
 @pytest.mark.parametrize(

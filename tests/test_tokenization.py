@@ -7,7 +7,7 @@ from conftest import TEXTS, tiny_base_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from semcot.tokenization import build_tokenizer, render_prompt
+from semcot.tokenization import PLAIN_CHAT_TEMPLATES, build_tokenizer, render_prompt
 
 INST = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endfor %}"
 USER = "{% for m in messages %}{{ '<|user|>\n' + m['content'] + '\n' }}{% endfor %}"
@@ -60,6 +60,9 @@ def test_where_strings_and_chats_cannot_be_the_same_prompt_a_warning_says_so(cap
 def test_an_instruct_base_keeps_its_format_and_a_plain_one_gets_question_and_answer():
     _, chat = build_tokenizer(tiny_base_tokenizer(), 2)
     assert chat == "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{thoughts}Answer:"
+    named = tiny_base_tokenizer()
+    named.chat_template = {"tool_use": INST, "default": named.chat_template}
+    assert build_tokenizer(named, 2)[1] == chat
     _, plain = build_tokenizer(sentencepiece_like(None), 2)
     assert plain == "Question: {question}{thoughts}\nAnswer:"
     _, plain = build_tokenizer(tiny_base_tokenizer(chat=False), 2)
@@ -72,6 +75,46 @@ def test_earlier_turns_hold_no_thoughts():
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert text.count("<thought>") == 2 and text.endswith("<thought><thought>Answer:")
     assert "<thought>" not in tokenizer.apply_chat_template(turns, tokenize=False)
+
+
+@pytest.mark.parametrize("base", ["plain", "sentencepiece, plain"])
+@pytest.mark.parametrize("answer", ["3", " 3", " 3\n"])
+def test_earlier_answers_of_a_plain_base_are_written_as_in_training(base, answer):
+    """With one blank, where what was generated has one of its own too."""
+    tokenizer, template = build_tokenizer(BASES[base](), 2)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+    text = tokenizer.apply_chat_template([*turns, {"role": "user", "content": "c"}], tokenize=False)
+    ask = template.split("{thoughts}")[0]
+    assert text == f"{ask.format(question='a')}\nAnswer: 3\n\n{ask.format(question='c')}"
+
+
+def test_checkpoints_that_kept_the_blank_are_still_known_as_plain():
+    kept = "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] }}"
+    kept += "{% elif message['role'] == 'assistant' %}{{ '\nAnswer: ' + message['content'] + '\n\n' }}"
+    kept += "{% else %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+    assert any(template in kept for template in PLAIN_CHAT_TEMPLATES)
+
+
+LLAMA = (
+    '{%- if strftime_now is defined %}{%- set date_string = strftime_now("%d %b %Y") %}'
+    "{%- else %}{%- set date_string = \"26 Jul 2024\" %}{%- endif %}{{ 'Today: ' + date_string + '\n' }}"
+)
+
+
+@pytest.mark.parametrize(
+    "dated, opening",
+    [
+        (LLAMA, "Today: 26 Jul 2024\n"),
+        ("{% set today = strftime_now('%Y-%m-%d') %}{{ 'It is ' + today + '. ' }}", "It is 2024-07-26. "),
+        ("{{ 'It is ' + strftime_now( '%B' ) + ', ' + strftime_now(\"%Y\") + '. ' }}", "It is July, 2024. "),
+    ],
+)
+def test_a_prompt_is_the_same_on_every_day(dated, opening):
+    base = tiny_base_tokenizer()
+    base.chat_template = dated + base.chat_template
+    tokenizer, template = build_tokenizer(base, 2)
+    assert template == opening + build_tokenizer(tiny_base_tokenizer(), 2)[1]
+    assert tokenizer.decode(tokenizer("a").input_ids) == template.format(question="a", thoughts="<thought>" * 2)
 
 
 def test_the_base_tokenizer_is_left_alone():
