@@ -28,7 +28,8 @@ class QuestionCache:
         batch_size: problems in a pass of the base.
 
     Raises:
-        ValueError: the prompts do not begin with the same `header_length` tokens.
+        ValueError: the prompts do not begin with the same `header_length` tokens, or the base has a sliding window that
+            is shorter than the longest prompt.
         OSError: there is no room for the file, or the one there has another size than that of these problems.
     """
 
@@ -52,8 +53,10 @@ class QuestionCache:
             )
         # In an order that depends on the questions alone, so that the same ones always give the same file.
         questions = sorted({self._question(prompt) for prompt in prompts}, key=lambda q: (len(q), q))
-        first = torch.tensor(prompts[0], device=model.device)
-        header = first[:header_length]
+        header = torch.tensor(prompts[0][:header_length], dtype=torch.long, device=model.device)
+
+        def row_of(question: tuple[int, ...]) -> torch.LongTensor:
+            return torch.cat([header, torch.tensor(question, dtype=torch.long, device=model.device)])
 
         def keys_and_values(input_ids: torch.LongTensor) -> torch.Tensor:
             """(batch, layers, 2, heads, length, head width)"""
@@ -61,12 +64,17 @@ class QuestionCache:
                 embeds = model.get_input_embeddings()(input_ids)
                 shared = header_length if len(input_ids) > 1 else 0  # run once for all rows
                 cache = run_backbone(model.language_model.base_model, embeds, None, shared, use_cache=True)[CACHE]
+            kept = min(layer.keys.shape[-2] for layer in cache.layers)
+            if kept < input_ids.shape[1]:
+                raise ValueError(
+                    f"This base keeps the keys of its last {kept} tokens only. Train without --cache_questions."
+                )
             layers = [torch.stack([layer.keys, layer.values], 1) for layer in cache.layers]
             return torch.stack(layers, 1).to("cpu", self._dtype)
 
-        token = keys_and_values(first[None, :1])  # for its shape: there may be no header
-        width = token.numel()
-        self._header = keys_and_values(header[None])[0] if header_length else token[0, ..., :0, :]
+        longest = keys_and_values(row_of(questions[-1])[None])[0]  # before hours of work: a base may not keep it whole
+        width = longest[..., :1, :].numel()
+        self._header = keys_and_values(header[None])[0] if header_length else longest[..., :0, :]
         self._spans, end = {}, 0
         for question in questions:
             self._spans[question] = slice(end, end + len(question) * width)
@@ -86,8 +94,7 @@ class QuestionCache:
                 for start in range(0, len(questions), batch_size):
                     batch = questions[start : start + batch_size]
                     # Padded on the right, where no real token looks.
-                    rows = [torch.cat([header, torch.tensor(question, device=model.device)]) for question in batch]
-                    found = keys_and_values(pad_sequence(rows, batch_first=True))
+                    found = keys_and_values(pad_sequence([row_of(question) for question in batch], batch_first=True))
                     for question, row in zip(batch, found, strict=True):
                         kept = row[..., header_length : header_length + len(question), :].contiguous()
                         target.write(kept.flatten().view(torch.uint8).numpy())

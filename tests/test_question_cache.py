@@ -123,6 +123,19 @@ def test_a_header_that_is_another_in_some_prompts_is_refused(parts, tmp_path):
         QuestionCache(model, rows, fixed + 2, tmp_path / "states.bin")
 
 
+@pytest.mark.parametrize("parts", [("mistral", True)], indirect=True)
+def test_a_sliding_window_that_is_shorter_than_the_longest_prompt_is_refused(parts, tmp_path):
+    model, rows, fixed, _ = parts
+    longest = max(row["prompt_ids"].index(model.config.thought_token_id) for row in rows)
+    model.language_model.config.sliding_window = longest + 1
+    QuestionCache(model, rows, fixed, tmp_path / "states.bin")
+    model.language_model.config.sliding_window = longest
+    for file in ("states.bin", "others.bin"):
+        with pytest.raises(ValueError, match=f"keeps the keys of its last {longest - 1} tokens only. Train without"):
+            QuestionCache(model, rows, fixed, tmp_path / file)
+    assert [path.name for path in tmp_path.iterdir()] == ["states.bin"]
+
+
 def test_prompts_that_begin_with_the_question(parts, tmp_path):
     model, rows, _, collate = parts
     collate.header_length = 0
