@@ -52,6 +52,7 @@ class SemCoTConfig(PreTrainedConfig):
     """
 
     model_type = "semcot"
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "thoughts", "earlier_thoughts"]
     sub_configs = {"text_config": AutoConfig, "generator_config": AutoConfig}
 
     def __init__(
@@ -174,4 +175,6 @@ def _sub_config(config: PreTrainedConfig | dict | None, default: dict) -> PreTra
     if isinstance(config, PreTrainedConfig):
         return config
     options = dict(default if config is None else config)
+    if "model_type" not in options:
+        raise ValueError(f"A model's config needs its model_type, such as 'llama'; got {', '.join(options)} only.")
     return AutoConfig.for_model(options.pop("model_type"), **options)

@@ -120,12 +120,9 @@ class SemCoTForCausalLM(
     prefill_question = True
     """Whether training reads questions in a pass of their own, without a gradient: less arithmetic, in more calls."""
 
-    def __init__(
-        self, config: SemCoTConfig, language_model: PreTrainedModel | None = None, with_base: bool = True
-    ) -> None:
+    def __init__(self, config: SemCoTConfig, with_base: bool = True) -> None:
         super().__init__(config)
-        if language_model is None and with_base:
-            language_model = AutoModelForCausalLM.from_config(config.text_config)
+        language_model = AutoModelForCausalLM.from_config(config.text_config) if with_base else None
         self.register_module("language_model", language_model)
         self.generator = AutoModel.from_config(config.generator_config)
         if config.share_embeddings:
@@ -279,7 +276,28 @@ class SemCoTForCausalLM(
         Returns:
             `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
         """
+        self._check_enough(input_ids)
         return self.think_in_passes(input_ids, attention_mask)[-1]
+
+    def embed_prompt(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        thoughts: torch.FloatTensor | None = None,
+        cached: int = 0,
+    ) -> torch.FloatTensor:
+        r"""
+        The base's embeddings of a batch of prompts, `(batch, length, hidden_size)`, with the thoughts, the generator's
+        or those given, in place of the placeholders. Of the first `cached` columns none is filled.
+        """
+        is_thought = input_ids == self.config.thought_token_id
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
+        is_thought[:, :cached] = False
+        if cached and not is_thought.any():
+            return embeds
+        self._check_prompt(is_thought, attention_mask)
+        thoughts = self.think(input_ids, attention_mask) if thoughts is None else thoughts
+        return self._put_in(embeds, is_thought, thoughts)
 
     def think_in_passes(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -309,6 +327,7 @@ class SemCoTForCausalLM(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
     ) -> torch.FloatTensor:
         r"""The generator's states at the placeholders, after its first pass: `(batch, num_thoughts, its width)`."""
+        self._check_enough(input_ids)
         return self._read(input_ids, attention_mask)[0]
 
     def project(self, states: torch.FloatTensor) -> torch.FloatTensor:
@@ -381,11 +400,26 @@ class SemCoTForCausalLM(
             raise ValueError(f"thoughts have the shape {tuple(thoughts.shape)}, these prompts need {wanted}.")
         return embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts.to(embeds))
 
+    def _check_enough(self, input_ids: torch.LongTensor) -> None:
+        """Raises `ValueError` for a prompt with fewer placeholders than are read."""
+        wanted = self.config.num_thoughts
+        if not torch.compiler.is_compiling() and (input_ids == self.config.thought_token_id).sum(1).min() < wanted:
+            raise ValueError(
+                f"A row holds fewer than {wanted} <thought> placeholders (id {self.config.thought_token_id}), which "
+                "this checkpoint reads. Use its own tokenizer, with add_generation_prompt=True for chats."
+            )
+
     def _check_passes(self, is_thought: torch.BoolTensor) -> None:
         """Raises `ValueError` where thoughts cannot be fed back to the generator."""
         if torch.compiler.is_compiling():
             return
         self.config.check_passes()
+        window = getattr(self.config.generator_config, "sliding_window", None)
+        if window and is_thought.shape[1] > window:
+            raise ValueError(
+                f"thought_passes above 1 needs the whole prompt in the generator's cache, which holds {window} tokens; "
+                f"here are {is_thought.shape[1]}."
+            )
         if self.training and not self._trains_through_cache():
             raise ValueError(
                 "thought_passes above 1 trains through the generator's cache: switch gradient checkpointing off, and "
@@ -446,8 +480,14 @@ class SemCoTForCausalLM(
         if kwargs.get("prefill_chunk_size") or getattr(generation_config, "prefill_chunk_size", None):
             raise ValueError("prefill_chunk_size cannot be used: the implicit tokens need the prompt in one piece.")
         cache = past_key_values if cache is None else cache
+        if self.config.thought_token_id < self.config.text_config.vocab_size:
+            # A base with a padded vocabulary could write it, and would seem to begin another prompt.
+            suppressed = self._setting("suppress_tokens", generation_config, kwargs) or []
+            kwargs["suppress_tokens"] = [*suppressed, self.config.thought_token_id]
         prompt = inputs if inputs is not None else input_ids
         if prompt is None or inputs_embeds is not None:
+            if thoughts is not None:
+                raise ValueError("inputs_embeds have the thoughts in place already: pass input_ids with thoughts.")
             return super().generate(
                 prompt,
                 generation_config,
@@ -457,26 +497,18 @@ class SemCoTForCausalLM(
                 **{CACHE: cache},
                 **kwargs,
             )
-        is_thought = prompt == self.config.thought_token_id
         if attention_mask is None:
-            attention_mask = self._mask_of(prompt, generation_config or self.generation_config, kwargs)
+            attention_mask = self._mask_of(prompt, generation_config, kwargs)
         if not attention_mask[:, -1].all():
             raise ValueError(
                 "A prompt ends with padding, and an answer cannot be written after it: "
                 'pad on the left (tokenizer.padding_side = "left").'
             )
         cached = 0 if cache is None else int(cache.get_seq_length())
-        filled = prompt.masked_fill(is_thought, FILLER_ID)
-        embeds = self.get_input_embeddings()(filled)
-        new = is_thought.clone()
-        new[:, :cached] = False
-        if not cached or new.any():
-            self._check_prompt(new, attention_mask)
-            thoughts = self.think(prompt, attention_mask) if thoughts is None else thoughts
-            embeds = self._put_in(embeds, new, thoughts)
+        embeds = self.embed_prompt(prompt, attention_mask, thoughts, cached)
         # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary.
         output = super().generate(
-            filled,
+            prompt.masked_fill(prompt == self.config.thought_token_id, FILLER_ID),
             generation_config,
             attention_mask=attention_mask,
             inputs_embeds=embeds,
@@ -488,10 +520,15 @@ class SemCoTForCausalLM(
         sequences[:, : prompt.shape[1]] = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
         return output
 
+    def _setting(self, name: str, generation_config, kwargs: dict):
+        """What a call of `generate` says of a setting, or else the model's own config."""
+        said = kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None)
+        return next((value for value in said if value is not None), None)
+
     def _mask_of(self, prompt: torch.LongTensor, generation_config, kwargs: dict) -> torch.LongTensor:
         """What is no padding in prompts that came without a mask; all, where padding cannot be told from the text."""
-        pad, eos = (kwargs.get(name, getattr(generation_config, name)) for name in ("pad_token_id", "eos_token_id"))
-        if pad is not None and pad not in (eos if isinstance(eos, list) else [eos]):
+        pad, eos = (self._setting(name, generation_config, kwargs) for name in ("pad_token_id", "eos_token_id"))
+        if pad is not None and pad not in torch.as_tensor([] if eos is None else eos).flatten().tolist():
             return (prompt != pad).long()
         if len(prompt) > 1:
             logger.warning_once(
@@ -531,6 +568,12 @@ class SemCoTForCausalLM(
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """As of every model; the generator reads the same token ids."""
+        if not self.config.share_embeddings:
+            self.generator.resize_token_embeddings(*args, **kwargs)
+        return super().resize_token_embeddings(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "SemCoTForCausalLM":
         """The base stays in eval mode, whatever `mode` says."""
@@ -588,7 +631,9 @@ class SemCoTForCausalLM(
             thought_id = tokenizer.convert_tokens_to_ids("<thought>")
             if thought_id is not None and thought_id != tokenizer.unk_token_id:
                 config_kwargs["thought_token_id"] = thought_id
-        config_kwargs.setdefault("base_model_name_or_path", base.config._name_or_path or None)
+        source = base.config._name_or_path
+        config_kwargs.setdefault("base_model_name_or_path", source or None)
+        config_kwargs.setdefault("local_base_model", os.path.abspath(source) if os.path.isdir(source) else None)
         config = cls.config_class(
             text_config=base.config,
             generator_config=generator.config,
@@ -596,13 +641,12 @@ class SemCoTForCausalLM(
             share_embeddings=share_embeddings,
             **config_kwargs,
         )
-        model = cls(config, language_model=base)
-        model.generator = generator
-        if share_embeddings:
-            model.generator.set_input_embeddings(None)
-        model.generator.requires_grad_(True)
-        model._start_thought_layers()
+        model = cls(config, with_base=False)
+        _cast(model, generator.dtype)
+        model.generator = generator.requires_grad_(True)
         model.to(device=base.get_input_embeddings().weight.device)
+        model.attach_base(base)
+        model._start_thought_layers()
         model._start_at_embedding_scale()
         if base.generation_config is not None:
             model.generation_config = base.generation_config
@@ -611,12 +655,16 @@ class SemCoTForCausalLM(
     def add_thought_layers(self, count: int) -> None:
         """Gives the model `config.thought_layers` of this number; until they are trained, they change nothing."""
         if self.config.thought_layers:
-            raise ValueError(f"This model has {self.config.thought_layers} thought layers already.")
+            raise ValueError(
+                f"This model has {self.config.thought_layers} thought layers already, and keeps them: leave the number "
+                "out, or give that one."
+            )
         self.config.thought_layers = count
         self.thought_layers = AutoModel.from_config(_thought_layers_config(self.config))
         self.thought_layers.set_input_embeddings(None)
         self._start_thought_layers()
-        self.thought_layers.to(self.projection.weight).train(self.training)
+        _cast(self.thought_layers, self.projection.weight.dtype)
+        self.thought_layers.to(self.projection.weight.device).train(self.training)
 
     @torch.no_grad()
     def _start_thought_layers(self) -> None:
@@ -669,13 +717,14 @@ class SemCoTForCausalLM(
         [`PreTrainedModel.from_pretrained`] for both kinds of checkpoint.
 
         An adapter's base is taken from `base_model` (a loaded model, a folder or a Hub id), else from the environment
-        variable `SEMCOT_BASE_MODEL`, else from `models/<name>` in the checkpoint's folder or one above it, else from
-        the Hub. `dtype`, `device_map`, `attn_implementation` and `quantization_config` reach it; the generator is small
-        and never quantised.
+        variable `SEMCOT_BASE_MODEL`, else from the folder that it was trained with, else from `models/<name>` in the
+        checkpoint's folder or one above it, else from the Hub. `dtype`, `device_map`, `attn_implementation` and
+        `quantization_config` reach it; the generator is small and never quantised.
 
         Raises:
             OSError: the base cannot be found, or the weights are truncated or corrupt.
-            ValueError: weights are missing from the checkpoint, or the base does not fit it.
+            ValueError: weights are missing from the checkpoint or have other shapes than its config says, the base does
+                not fit it, or one was given that it does not need.
         """
         path = os.fspath(pretrained_model_name_or_path)
         if "torch_dtype" in kwargs:  # its name before transformers 5
@@ -696,12 +745,22 @@ class SemCoTForCausalLM(
             model_args, kwargs["with_base"] = (), False
         elif quantization_config is not None:
             raise ValueError("A full checkpoint cannot be quantised at load; save it as an adapter, whose base can.")
+        elif base_model is not None:
+            raise ValueError(f"{path} is a full checkpoint, which holds its base: leave base_model out.")
+        own_dtype, base_dtype = config.dtype, config.text_config.dtype
+        two_dtypes = base is None and kwargs.get("dtype") in (None, "auto") and None not in (own_dtype, base_dtype)
+        if two_dtypes:  # loaded in one that holds both
+            kwargs["dtype"] = torch.promote_types(own_dtype, base_dtype)
         try:
             model, info = super().from_pretrained(path, *model_args, config=config, output_loading_info=True, **kwargs)
         except SafetensorError as error:
             raise OSError(
                 f"The weights of {path} are truncated or corrupt ({error}). Fetch or save the checkpoint again."
             ) from error
+        except RuntimeError as error:
+            if "mismatch" not in str(error):
+                raise
+            raise ValueError(f"The weights of {path} have other shapes than its config.json says: {error}") from error
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ValueError(
@@ -710,13 +769,16 @@ class SemCoTForCausalLM(
             )
         if base is not None:
             model.attach_base(base)
+        elif two_dtypes:
+            for name, weight in model.named_parameters():
+                weight.data = weight.data.to(base_dtype if name.startswith("language_model.") else own_dtype)
         model._freeze_base()
         return (model, info) if output_loading_info else model
 
     def attach_base(self, base: PreTrainedModel) -> None:
         """Gives an adapter its frozen base. Raises `ValueError` when the base does not fit."""
         found, wanted = base.config, self.config.text_config
-        for field in ("hidden_size", "vocab_size", "num_hidden_layers"):
+        for field in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers"):
             if getattr(found, field) != getattr(wanted, field):
                 raise ValueError(
                     f"The base {found._name_or_path!r} has {field} {getattr(found, field)}, this checkpoint was "
@@ -770,6 +832,10 @@ class SemCoTForCausalLM(
             state_dict = {name: weight for name, weight in state_dict.items() if "language_model." not in name}
         elif self.language_model is None:
             raise ValueError("There is no base to save: load the adapter with its base, or save it as an adapter.")
+        else:
+            self.config.text_config.dtype = self.language_model.dtype
+        if config is not None and config is not self.config:
+            raise ValueError("A checkpoint is saved with the model's own config: change model.config.")
 
         remembered = {"checkpoint_kind": kind, "auto_map": AUTO_MAP}
         if not keep_local_base_model:
@@ -781,7 +847,8 @@ class SemCoTForCausalLM(
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
-                super().save_pretrained(aside, state_dict=state_dict, is_main_process=is_main_process, **kwargs)
+                # It takes the weights out of what it is given, and a push has to save them once more.
+                super().save_pretrained(aside, state_dict=dict(state_dict), is_main_process=is_main_process, **kwargs)
                 if is_main_process:
                     for source in (Path(__file__), Path(sys.modules[SemCoTConfig.__module__].__file__)):
                         shutil.copyfile(source, Path(aside) / source.name)
@@ -792,7 +859,8 @@ class SemCoTForCausalLM(
             for name, value in before.items():
                 setattr(self.config, name, value)
         if push_to_hub and is_main_process:
-            self.push_to_hub(target, checkpoint_kind=kind, model_card_kwargs=model_card_kwargs, **hub)
+            card = {"model_card_kwargs": model_card_kwargs}
+            self.push_to_hub(target, checkpoint_kind=kind, state_dict=state_dict, **card, **{**kwargs, **hub})
 
     def push_to_hub(
         self,
@@ -807,21 +875,23 @@ class SemCoTForCausalLM(
         create_pr: bool = False,
         tags: list[str] | None = None,
         model_card_kwargs: dict | None = None,
+        commit_description: str | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
         **save_kwargs,
     ) -> str:
         r"""
         Uploads what [`save_pretrained`] writes, and `tokenizer` if given, in one commit; returns the commit's address.
 
-        `revision` (or `branch`) names the branch, which is created when it is not there. `save_kwargs` go to
-        [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
+        `revision` (or `branch`) names the branch, which is created when it is not there. The patterns choose among the
+        files. `save_kwargs` go to [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
 
         Raises:
             ValueError: an adapter whose base is a local folder.
         """
         base = self.config.base_model_name_or_path
-        if (save_kwargs.get("checkpoint_kind") or self.config.checkpoint_kind) == "adapter" and os.path.isdir(
-            base or ""
-        ):
+        kind = save_kwargs.get("checkpoint_kind") or self.config.checkpoint_kind
+        if kind == "adapter" and _is_local(base):
             raise ValueError(
                 f"The base of this adapter is the local folder {base!r}, which nobody who downloads it has. Set "
                 "model.config.base_model_name_or_path to its Hub id, or push with checkpoint_kind='full'."
@@ -839,8 +909,11 @@ class SemCoTForCausalLM(
                 repo_id=repo_id,
                 folder_path=folder,
                 commit_message=commit_message,
+                commit_description=commit_description,
                 revision=revision,
                 create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
                 delete_patterns=_weight_files(save_kwargs.get("variant")),  # shards of an earlier upload
             )
 
@@ -850,11 +923,13 @@ class SemCoTForCausalLM(
         """The README.md of this checkpoint. `kwargs` fill the template: `model_name`, `repo_id`, `details`, ..."""
         info = self._hub_mixin_info
         metadata = info.model_card_data.to_dict()
-        metadata["tags"] = sorted({*metadata["tags"], *(tags or [])})
+        metadata["tags"] = sorted({*metadata["tags"], *(self.model_tags or []), *(tags or [])})
         if datasets:
             metadata["datasets"] = datasets
         base = self.config.base_model_name_or_path
-        if base and not os.path.isabs(base):
+        if _is_local(base):
+            base = Path(base).name
+        elif base:
             metadata["base_model"] = base
         values = {
             "num_thoughts": self.config.num_thoughts,
@@ -956,6 +1031,8 @@ def _load_base(
     options = {name: kwargs[name] for name in names if name in kwargs}
     # The Auto classes leave it in the config alone.
     options.setdefault("attn_implementation", config.text_config._attn_implementation)
+    if isinstance(options["attn_implementation"], dict):
+        options["attn_implementation"] = options["attn_implementation"].get("text_config")
     options["dtype"] = kwargs.get("dtype") or config.text_config.dtype or config.dtype or "auto"
     if source == name and config.base_model_revision:
         options["revision"] = config.base_model_revision
@@ -982,9 +1059,20 @@ def find_base(name: str, *folders: str | os.PathLike | None) -> str:
     candidates = [Path(name)]
     for folder in folders:
         if folder and os.path.isdir(folder):
-            here = Path(folder).resolve()
-            candidates += [above / "models" / Path(name).name for above in (here, *here.parents)]
+            for here in (Path(folder).absolute(), Path(folder).resolve()):
+                candidates += [above / "models" / Path(name).name for above in (here, *here.parents)]
     return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """The weights alone: a rotary embedding's frequencies, which are buffers, would be rounded for good."""
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+def _is_local(name: str | None) -> bool:
+    """Whether a base's name is a folder's, which says nothing on another machine."""
+    return bool(name) and (os.path.isdir(name) or os.path.isabs(name) or name.startswith("."))
 
 
 def run_backbone(

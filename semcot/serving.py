@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from modeling_semcot import FILLER_ID, SemCoTForCausalLM
+from modeling_semcot import SemCoTForCausalLM
 from semcot.tokenization import render_prompt, tokenize_prompts
 
 
@@ -27,10 +27,7 @@ def prompt_embeds(
     """
     prompts = [render_prompt(tokenizer, question) for question in questions]
     batch = tokenize_prompts(tokenizer, prompts).to(model.device)
-    is_thought = batch.input_ids == model.config.thought_token_id
-    embeds = model.get_input_embeddings()(batch.input_ids.masked_fill(is_thought, FILLER_ID))
-    thoughts = model.think(batch.input_ids, batch.attention_mask).to(embeds)
-    embeds = embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts)
+    embeds = model.embed_prompt(batch.input_ids, batch.attention_mask)
     return [row[mask.bool()].cpu() for row, mask in zip(embeds, batch.attention_mask, strict=True)]
 
 

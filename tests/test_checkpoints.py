@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_language_model, tiny_semcot
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM, find_base
@@ -128,10 +129,35 @@ def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, reques
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_pushing_an_adapter_over_a_folder_is_refused(tmp_path):
-    model, _ = tiny_semcot(base_model_name_or_path=str(tmp_path), checkpoint_kind="adapter")
+@pytest.mark.parametrize("base", [str(ROOT / "tests"), "tests", "/nowhere/models/tests", "./models/tests"])
+def test_a_base_in_a_folder_is_neither_pushed_nor_shown(base, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    model, _ = tiny_semcot(base_model_name_or_path=base, checkpoint_kind="adapter")
     with pytest.raises(ValueError, match="nobody who downloads it has"):
         model.push_to_hub("someone/model")
+    card = model.generate_model_card()
+    assert "`tests`" in card.text and not card.data.base_model
+
+
+def test_tags_of_the_model_are_on_its_card(semcot):
+    semcot[0].add_model_tags(["arithmetic"])
+    assert {"arithmetic", "semcot"} <= set(semcot[0].generate_model_card().data.tags)
+
+
+def test_another_config_than_the_models_is_not_saved(semcot, tmp_path):
+    with pytest.raises(ValueError, match="change model.config"):
+        semcot[0].save_pretrained(tmp_path, config=SemCoTConfig())
+
+
+def test_what_a_trainer_predicts_are_the_logits_alone(semcot, tmp_path):
+    model, tokenizer = semcot
+    batch = tokenizer(list(TEXTS), padding=True)
+    hidden = model.config.thought_token_id, tokenizer.pad_token_id
+    labels = [[-100 if token in hidden else token for token in row] for row in batch["input_ids"]]
+    rows = Dataset.from_dict({**batch, "labels": labels})
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, per_device_eval_batch_size=2)
+    predictions = Trainer(model, arguments).predict(rows).predictions
+    torch.testing.assert_close(torch.tensor(predictions), logits_of(model, tokenizer), atol=1e-4, rtol=1e-4)
 
 
 def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
@@ -162,10 +188,29 @@ def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
     assert find_base("someone/tiny-llama", adapter) == "someone/tiny-llama"
 
 
-@pytest.mark.parametrize("wrong", [{"hidden_size": 64}, {"vocab_size": 400}, {"num_hidden_layers": 3}])
+def test_a_base_beside_a_link_to_the_checkpoint_is_found(adapter, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(adapter)
+    (tmp_path / "models").rename(tmp_path / "elsewhere" / "models")
+    SemCoTForCausalLM.from_pretrained(tmp_path / "elsewhere" / "link")
+
+
+def test_a_base_from_a_relative_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_language_model().save_pretrained("here")
+    base = AutoModelForCausalLM.from_pretrained("here")
+    SemCoTForCausalLM.from_components(base, 2, checkpoint_kind="adapter").save_pretrained("checkpoint")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    SemCoTForCausalLM.from_pretrained(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden_size": 64}, {"vocab_size": 400}, {"num_hidden_layers": 3}, {"model_type": "mistral"}]
+)
 def test_base_that_does_not_fit(adapter, tmp_path, wrong):
-    tiny_language_model(**wrong).save_pretrained(tmp_path / "other")
     ((field, found),) = wrong.items()
+    tiny_language_model(**({"family": found} if field == "model_type" else wrong)).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=f"has {field} {found}, this checkpoint was trained on 'someone/tiny-llama'"):
         SemCoTForCausalLM.from_pretrained(adapter, base_model=tmp_path / "other")
 
@@ -175,6 +220,20 @@ def test_truncated_weights(adapter):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(OSError, match="truncated or corrupt"):
         SemCoTForCausalLM.from_pretrained(adapter)
+
+
+def test_weights_of_other_shapes_than_the_config_says(adapter):
+    config = json.loads((adapter / "config.json").read_text())
+    config["generator_config"]["intermediate_size"] = 48
+    (adapter / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="other shapes than its config.json says"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+
+
+def test_a_base_for_a_checkpoint_that_holds_its_own_is_refused(adapter, tmp_path):
+    SemCoTForCausalLM.from_pretrained(adapter).save_pretrained(tmp_path / "full", checkpoint_kind="full")
+    with pytest.raises(ValueError, match="full checkpoint, which holds its base"):
+        SemCoTForCausalLM.from_pretrained(tmp_path / "full", base_model=tmp_path / "models" / "tiny-llama")
 
 
 def test_missing_weights_are_never_made_up(adapter):
@@ -220,10 +279,11 @@ def test_default_config_is_sheared_llama():
         {"thought_layers": -1},
         {"checkpoint_kind": "half"},
         {"prompt_template": "{question}"},
+        {"text_config": {"hidden_size": 32}},
     ],
 )
 def test_config_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(ValueError, match="model_type" if "text_config" in wrong else next(iter(wrong))):
         SemCoTConfig(**wrong)
 
 
@@ -253,6 +313,9 @@ def test_loading_options(adapter, kind, tmp_path):
             model = load(folder, attn_implementation=implementation)
             parts = (model.language_model, model.generator)
             assert {part.config._attn_implementation for part in parts} == {implementation}
+        model = load(folder, attn_implementation={"text_config": "eager", "generator_config": "sdpa"})
+        parts = (model.language_model, model.generator)
+        assert [part.config._attn_implementation for part in parts] == ["eager", "sdpa"]
 
 
 def test_attention_implementations_agree(adapter):

@@ -158,6 +158,26 @@ save_file({{name: model(**batch).logits.detach() for name, model in models.items
         assert torch.equal(loaded[name], pushed[name]), name
 
 
+def test_what_was_asked_for_arrives(hub, pushed, tmp_path):
+    script = f"""
+from modeling_semcot import SemCoTForCausalLM
+
+model = SemCoTForCausalLM.from_pretrained("{FULL}")
+weights = {{name: weight + 1 for name, weight in model.state_dict().items()}}
+options = {{"state_dict": weights, "max_shard_size": "40KB", "variant": "v1"}}
+model.save_pretrained("saved", push_to_hub=True, repo_id="loopback/asked", checkpoint_kind="adapter", **options)
+model.push_to_hub("loopback/asked", revision="some", ignore_patterns=["*.py"], commit_description="Weights alone")
+"""
+    result = run(script, hub, tmp_path / "empty", path=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    files, saved = hub.files("loopback/asked", "main"), tmp_path / "empty" / "saved"
+    shards = [name for name in files if name.endswith(".safetensors")]
+    assert len(shards) > 1 and all("v1" in name for name in shards)
+    assert all(files[name] == (saved / name).read_bytes() for name in shards)
+    some = hub.files("loopback/asked", "some")
+    assert "config.json" in some and some.keys() - files.keys() == {"model.safetensors"}
+
+
 def test_an_adapter_on_another_revision_of_its_base(hub, pushed, tmp_path):
     script = f"""
 import torch

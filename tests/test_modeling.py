@@ -6,7 +6,7 @@ from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from modeling_semcot import CACHE, SemCoTForCausalLM, decoder_layers
+from modeling_semcot import CACHE, SemCoTForCausalLM, _cast, decoder_layers
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -232,6 +232,15 @@ def test_no_answer_is_written_after_padding(semcot):
         model.generate(**prompts(tokenizer, padding_side="right"), max_new_tokens=2)
 
 
+def test_padding_is_told_by_the_models_own_config_where_a_call_says_nothing(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    model.generation_config.pad_token_id = 0
+    config = GenerationConfig(max_new_tokens=4, eos_token_id=torch.tensor([2, 5]))
+    told = model.generate(**batch, generation_config=config)
+    assert model.generate(batch.input_ids, generation_config=config).tolist() == told.tolist()
+
+
 def test_padding_is_told_without_a_mask_where_it_can_be(semcot, caplog):
     model, tokenizer = semcot
     batch = prompts(tokenizer)
@@ -351,6 +360,46 @@ def test_gradient_checkpointing(family):
     torch.testing.assert_close(gradient(), expected)
 
 
+def test_building_leaves_the_base_as_it_is():
+    base = tiny_language_model()
+    base.lm_head = torch.nn.Linear(32, 330, bias=False)  # a head of one's own, which transformers has never seen
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    model = SemCoTForCausalLM.from_components(base, 2)
+    assert model.language_model is base
+    assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
+
+
+@pytest.mark.parametrize("base, generator", [("bfloat16", 2), ("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_path):
+    _, tokenizer = tiny_semcot()
+    if isinstance(generator, str):
+        dtype, generator = getattr(torch, generator), tiny_language_model(hidden_size=16, num_hidden_layers=2, seed=1)
+        _cast(generator, dtype)
+    dtype, base = getattr(torch, base), tiny_language_model()
+    _cast(base, dtype)
+    wide = {"thought_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
+    model = SemCoTForCausalLM.from_components(base, generator, **wide)
+    batch = prompts(tokenizer)
+    logits = model(**batch).logits
+    assert logits.dtype == base.dtype and logits.isfinite().all()
+    assert all(frequencies.dtype == torch.float32 for frequencies in model.buffers())
+    model.save_pretrained(tmp_path / "saved", checkpoint_kind="full")
+    for options in ({}, {"dtype": "auto"}):
+        loaded = SemCoTForCausalLM.from_pretrained(tmp_path / "saved", **options)
+        assert [p.dtype for p in loaded.parameters()] == [p.dtype for p in model.parameters()]
+        assert torch.equal(loaded(**batch).logits, logits)
+
+
+def test_a_token_more_for_both_models():
+    model, tokenizer = tiny_semcot(generator=None)
+    batch, new = prompts(tokenizer), 331
+    before = model(**batch).logits
+    model.resize_token_embeddings(new + 1)
+    torch.testing.assert_close(model(**batch).logits[..., :330], before)
+    batch.input_ids[:, -8] = new  # in the question
+    assert model(**batch).logits.shape[-1] == new + 1
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model, tokenizer = tiny_semcot()
@@ -426,6 +475,19 @@ def test_logits_processors_never_see_an_id_outside_the_vocabulary(semcot):
     model, tokenizer = semcot
     assert model.config.thought_token_id >= model.config.text_config.vocab_size
     generate(model, prompts(tokenizer), repetition_penalty=1.3, no_repeat_ngram_size=2)
+
+
+def test_a_placeholder_inside_the_vocabulary_is_never_written():
+    model, tokenizer = tiny_semcot()  # of 330 tokens; <thought> is the next id
+    base = tiny_language_model(vocab_size=340)
+    padded = SemCoTForCausalLM.from_components(base, 2, num_thoughts=3, tokenizer=tokenizer)
+    thought, batch = padded.config.thought_token_id, prompts(tokenizer)
+    assert thought == model.config.thought_token_id < padded.config.text_config.vocab_size
+    wanted = {"sequence_bias": [[[thought], 50.0], [[7], 40.0], [[8], 30.0]]}
+    for options, written in (({}, 7), ({"suppress_tokens": [7]}, 8)):
+        assert (generate(padded, batch, **wanted, **options)[:, -1] == written).all()
+        config = GenerationConfig(max_new_tokens=3, eos_token_id=None, **options)
+        assert (padded.generate(**batch, generation_config=config, **wanted)[:, -1] == written).all()
 
 
 def test_streaming_shows_the_callers_prompt(semcot, capsys):
@@ -516,6 +578,26 @@ def test_prompt_beyond_the_position_limit(semcot):
     for call in (model, lambda **batch: generate(model, batch)):
         with pytest.raises(ValueError, match="The prompt has [0-9]+ tokens, the position limit of text_config is 512"):
             call(**batch)
+
+
+@pytest.mark.parametrize("read", ["think", "generator_states", "embed_prompt"])
+def test_too_few_placeholders_are_not_made_up_for(semcot, read):
+    model, tokenizer = semcot
+    ids = prompts(tokenizer).input_ids
+    ids[1, (ids[1] == model.config.thought_token_id).nonzero()[0]] = 5
+    with pytest.raises(ValueError, match="<thought> placeholders"):
+        getattr(model, read)(ids)
+
+
+def test_thoughts_beside_embeddings_are_refused(semcot):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    embeds, thoughts = model.embed_prompt(**batch), model.think(**batch)
+    assert generate(model, {"inputs_embeds": embeds, "attention_mask": batch.attention_mask}).tolist() == (
+        generate(model, batch)[:, batch.input_ids.shape[1] :].tolist()
+    )
+    with pytest.raises(ValueError, match="in place already"):
+        model.generate(inputs_embeds=embeds, thoughts=thoughts)
 
 
 def test_ids_and_embeddings_together(semcot):
