@@ -99,12 +99,7 @@ class SemCoTConfig(PreTrainedConfig):
         self.base_model_name_or_path = base_model_name_or_path
         self.base_model_revision = base_model_revision
         self.local_base_model = local_base_model
-        depth = self.text_config.num_hidden_layers
-        start = depth // 2 if encoder_start_layer is None else encoder_start_layer
-        end = min(depth, start + max(1, depth // 8)) if encoder_end_layer is None else encoder_end_layer
-        if not 0 <= start < end <= depth:
-            raise ValueError(f"The encoder's layers must satisfy 0 <= start < end <= {depth}, got {start} and {end}.")
-        self.encoder_start_layer, self.encoder_end_layer = start, end
+        self.set_encoder_layers(encoder_start_layer, encoder_end_layer)
         self.prompt_template = prompt_template
 
         # Without this, wrapping a live config would reset its attention implementation to the default.
@@ -119,6 +114,15 @@ class SemCoTConfig(PreTrainedConfig):
         )
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         super().__init__(**kwargs)
+
+    def set_encoder_layers(self, encoder_start_layer: int | None = None, encoder_end_layer: int | None = None) -> None:
+        """Sets them, by default in the middle. Raises `ValueError` when they do not lie within the base."""
+        depth = self.text_config.num_hidden_layers
+        start = depth // 2 if encoder_start_layer is None else encoder_start_layer
+        end = min(depth, start + max(1, depth // 8)) if encoder_end_layer is None else encoder_end_layer
+        if not 0 <= start < end <= depth:
+            raise ValueError(f"The encoder's layers must satisfy 0 <= start < end <= {depth}, got {start} and {end}.")
+        self.encoder_start_layer, self.encoder_end_layer = start, end
 
     def check_passes(self) -> None:
         """Raises `ValueError` when thoughts cannot be fed back to the generator as often as `thought_passes` says."""

@@ -103,7 +103,9 @@ class TrainOptions:
     encoder_renumbered: int = field(
         default=0, metadata={"help": "Further copies of each pair, with other numbers, the same in both of its texts."}
     )
-    encoder_batch_size: int = field(default=32, metadata={"help": "Pairs in a batch, each a negative to the others."})
+    encoder_batch_size: int = field(
+        default=32, metadata={"help": "Pairs in a batch, per device, each a negative to others."}
+    )
     encoder_temperature: float = field(default=0.05, metadata={"help": "Temperature of the contrastive loss."})
     encoder_dense_learning_rate: float = field(default=1e-3, metadata={"help": "First phase: dense layer only."})
     encoder_dense_epochs: float = field(default=1.0, metadata={"help": "First phase: passes over the pairs."})
@@ -142,14 +144,16 @@ class TrainOptions:
     learning_rate: float = field(default=3e-4, metadata={"help": "Last phase: the whole generator."})
     epochs: float = field(default=1.0, metadata={"help": "Last phase: passes over the train split."})
     batch_size: int = field(default=16, metadata={"help": "Problems in a batch, per device."})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches in an optimizer step."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of every phase's learning rate."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches in an optimizer step of stage 2."})
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "Schedule of the learning rates of stage 2; stage 1's are linear."}
+    )
     optim: str = field(
         default="adamw_torch_fused",
         metadata={"help": "Optimizer of both stages, by the Trainer's names; adafactor or adamw_bnb_8bit save memory."},
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, in stage 2."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping, in stage 2."})
     bf16: bool | None = field(
         default=None,
         metadata={"help": "Compute in bfloat16 under autocast. By default on a GPU, and on a CPU made for it."},
@@ -184,7 +188,7 @@ class TrainOptions:
     max_steps: int = field(default=-1, metadata={"help": "At most this many steps in each phase; for a quick look."})
     seed: int = field(default=0, metadata={"help": "Seed of data, initial weights and order."})
     logging_steps: int = field(default=20, metadata={"help": "Steps between logged losses."})
-    eval_steps: int = field(default=200, metadata={"help": "Steps between validations."})
+    eval_steps: int = field(default=200, metadata={"help": "Steps between validations, in stage 2."})
     save_steps: int = field(default=200, metadata={"help": "Steps between training checkpoints, for resuming."})
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "One or more of tensorboard, trackio, wandb, …"}
@@ -197,6 +201,12 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if (self.generator is None) == (self.generator_layers is None):
             raise ValueError("Give either generator (a small LM's name) or generator_layers (a number), and not both.")
+        counted = ("batch_size", "gradient_accumulation_steps", "encoder_batch_size", "exchange_batch_size")
+        for name in (*counted, "logging_steps", "eval_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.encoder_temperature <= 0:
+            raise ValueError(f"encoder_temperature must be above 0, got {self.encoder_temperature}.")
         if self.frozen_layers < 0:
             raise ValueError(f"frozen_layers must not be negative, got {self.frozen_layers}.")
         if not 0 <= self.alpha <= 1:
@@ -242,8 +252,20 @@ class TrainOptions:
         return list(zip(names, self.num_samples or [None] * len(names), strict=True))
 
 
+DISPLACED = {
+    "generator": ("generator_layers",),
+    "generator_layers": ("generator",),
+    "dataset": ("train_file",),
+    "train_file": ("dataset", "num_samples", "validation_dataset"),
+}
+"""What else of a recipe a flag takes the place of."""
+
+
 def parse_options(arguments: list[str] | None = None) -> TrainOptions:
-    """Reads `[FILE.yaml] [--flag value …]`; flags override the file. Unknown names in either are refused."""
+    """
+    Reads `[FILE.yaml] [--flag value …]`; flags override the file, also in what they displace. Unknown names in either
+    are refused.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         path = Path(arguments.pop(0))
@@ -252,6 +274,9 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         recipe = yaml.safe_load(path.read_text()) or {}
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} must map option names to values.")
+        for flag in [part.removeprefix("--").partition("=")[0] for part in arguments if part.startswith("--")]:
+            for name in DISPLACED.get(flag, ()):
+                recipe.pop(name, None)
         arguments = [part for name, value in recipe.items() for part in _as_flag(name, value)] + arguments
     return HfArgumentParser(TrainOptions, prog="train_semcot.py", allow_abbrev=False).parse_args_into_dataclasses(
         arguments

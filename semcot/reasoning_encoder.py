@@ -4,6 +4,7 @@ implicit tokens mean what the reasoning says (SemCoT, arXiv 2510.24940, section 
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -32,12 +33,13 @@ PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
 FIGURES_FILE = "validation.json"
 LOSSES_FILE = "losses.json"
+LOGS = "runs"
+"""The folder in which TensorBoard's curves lie, by the Trainer."""
 DEFAULT_ARGUMENTS = {
     "report_to": "none",
     "logging_steps": 10,
     "save_steps": 100,
     "save_total_limit": 1,
-    "warmup_steps": 0.1,  # below one: a share of the phase
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
 
@@ -53,6 +55,8 @@ class Phase:
     max_steps: int = -1
 
 
+WARM_UP = 0.1
+"""Share of a phase's steps in which the learning rate rises."""
 PHASES = (
     Phase("dense", learning_rate=1e-3, train_layers=False),
     Phase("all", learning_rate=1e-5, train_layers=True),
@@ -199,6 +203,17 @@ def train_reasoning_encoder(
         for phase in phases
     }
     process = arguments[phases[-1]]
+    per_step = batch_size * process.world_size
+    if per_step < 2:
+        raise ValueError(
+            "encoder_batch_size is 1: a pair without others in its batch has nothing to be told apart from."
+        )
+    passes = [
+        phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
+    ]
+    for phase, times in zip(phases, passes, strict=True):
+        if "warmup_steps" not in training_arguments:
+            arguments[phase].warmup_steps = warm_up_steps(WARM_UP, round(times * len(train) / per_step))
     with process.main_process_first(local=False):
         if process.should_save and not resume_from_checkpoint:
             summary.unlink(missing_ok=True)
@@ -208,10 +223,6 @@ def train_reasoning_encoder(
         _frozen(encoder)
         return json.loads(summary.read_text())
 
-    per_step = batch_size * process.world_size
-    passes = [
-        phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
-    ]
     texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
     if sum(passes) > 1:
         with process.main_process_first(local=False):
@@ -245,9 +256,20 @@ def train_reasoning_encoder(
             losses = {phase.name: json.loads((work / phase.name / LOSSES_FILE).read_text()) for phase in phases}
             write_json(folder / LOSSES_FILE, losses)
             write_json(summary, figures)
-    if process.should_save:  # last of all, and no more needed
-        shutil.rmtree(work)
+    if process.should_save:  # last of all, and no more needed, but for the curves that report_to drew
+        for path in sorted(work.rglob("*"), reverse=True):
+            if path.is_file() and LOGS not in path.relative_to(work).parts:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        if not any(work.iterdir()):
+            work.rmdir()
     return figures
+
+
+def warm_up_steps(share: float, steps: int) -> int:
+    """Steps of a phase in which its learning rate rises from 0: none where the phase is so short that one is more."""
+    return math.ceil(share * steps) if share * steps >= 1 else 0
 
 
 def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size: int = 32) -> dict[str, float]:

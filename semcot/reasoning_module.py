@@ -10,7 +10,9 @@ code; the base never does: it is named in `reasoning_module_config.json` and fou
 """
 
 import copy
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -166,7 +168,8 @@ class ReasoningModule(InputModule):
             model_name_or_path: folder or Hub name of the encoder.
             model_kwargs: `language_model` is the base, or where to load it from; the rest (dtype, device_map, …) goes
                 to the base's `from_pretrained`. Without it the environment variable `SEMCOT_BASE_MODEL` and then the
-                name that the encoder was saved with decide.
+                name that the encoder was saved with decide: a folder, `models/<name>` beside the encoder or above it,
+                or one of the Hub.
 
         Raises:
             OSError: the base cannot be loaded.
@@ -185,7 +188,7 @@ class ReasoningModule(InputModule):
         )
         options = dict(model_kwargs or {})
         base = options.pop("language_model", None) or os.environ.get(BASE_MODEL_VARIABLE)
-        base = base or config["base_model_name_or_path"]
+        base = base or _find_base(config["base_model_name_or_path"], model_name_or_path)
         if not isinstance(base, PreTrainedModel):
             base = _load_base(base, model_name_or_path, trust_remote_code, options)
         module = cls(base, tokenizer, **config)
@@ -273,6 +276,15 @@ def _run(decoder: PreTrainedModel, attention_mask: torch.Tensor, **inputs: torch
     position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
     outputs = decoder(attention_mask=attention_mask, position_ids=position_ids, use_cache=False, **inputs)
     return outputs.last_hidden_state
+
+
+def _find_base(name: str, encoder: str) -> str:
+    """Where the base lies: as the checkpoint that the encoder was trained for finds it, if that is the folder above."""
+    folder = Path(encoder).resolve()
+    checkpoint = folder.parent / "config.json"
+    local = json.loads(checkpoint.read_text()).get("local_base_model") if checkpoint.is_file() else None
+    candidates = [name, local, *(above / "models" / Path(name or "").name for above in (folder, *folder.parents))]
+    return next((str(path) for path in candidates if path and (Path(path) / "config.json").is_file()), name)
 
 
 def _load_base(source: str, encoder: str, trust_remote_code: bool, options: dict[str, Any]) -> PreTrainedModel:

@@ -1,6 +1,7 @@
 """What a training run writes down beside the weights, and compares when it is resumed."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -41,18 +42,18 @@ SHOWN = (
 )
 
 
-def prepare_output_dir(options: TrainOptions) -> None:
+def check_output_dir(options: TrainOptions) -> None:
     """
-    Makes the output folder and writes the options into it.
+    Whether the run may go into its output folder, which stays as it is.
 
     Raises:
         FileExistsError: it holds something and neither resuming nor overwriting was asked for.
-        ValueError: resuming with other options than the run was started with.
+        ValueError: resuming with other options than the run was started with, or overwriting what the run begins with.
     """
     folder = Path(options.output_dir)
     record = folder / "options.json"
     if folder.exists() and any(folder.iterdir()):
-        if options.resume_from_checkpoint and record.exists():
+        if _resumes(options):
             before, now = json.loads(record.read_text()), asdict(options)
             changed = [name for name in now if now[name] != before.get(name) and name not in RESUME_FLAGS]
             if changed:
@@ -69,6 +70,18 @@ def prepare_output_dir(options: TrainOptions) -> None:
             )
         if not record.exists():
             raise FileExistsError(f"{folder} holds no earlier run (no options.json), so it is not cleared. Empty it.")
+        for name in ("base_model", "generator"):
+            source = getattr(options, name)
+            if source and Path(source).resolve() == folder.resolve():
+                raise ValueError(f"{name} is {source}, which would be overwritten: give another --output_dir.")
+
+
+def prepare_output_dir(options: TrainOptions) -> None:
+    """Makes the output folder, cleared of an earlier run that is not resumed, and writes the options into it."""
+    folder = Path(options.output_dir)
+    if _resumes(options):
+        return
+    if folder.exists():
         for name in ("phases", "reasoning_encoder"):
             shutil.rmtree(folder / name, ignore_errors=True)
         # An earlier run's model beside this one's options would pass for it, were this one cut short.
@@ -76,7 +89,11 @@ def prepare_output_dir(options: TrainOptions) -> None:
             for file in folder.glob(name):
                 file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, asdict(options))
+    write_json(folder / "options.json", asdict(options))
+
+
+def _resumes(options: TrainOptions) -> bool:
+    return options.resume_from_checkpoint and (Path(options.output_dir) / "options.json").exists()
 
 
 def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
@@ -118,7 +135,7 @@ def hub_datasets(options: TrainOptions) -> list[str]:
 
 def describe_for_card(options: TrainOptions, record: dict) -> str:
     """The card's sections on data, validation figures and hyperparameters."""
-    data = ", ".join(f"{name} ({count})" if count else name for name, count in options.sources)
+    data = ", ".join(f"{_shown(name)} ({count})" if count else _shown(name) for name, count in options.sources)
     lines = [
         "## Training",
         "",
@@ -134,6 +151,15 @@ def describe_for_card(options: TrainOptions, record: dict) -> str:
     for phase, figures in rows.items():
         lines += [f"| {phase} | {name.replace('_', ' ')} | {figures[name]:.4g} |" for name in figures if name in SHOWN]
     lines += ["", "| option | value |", "|---|---|"]
-    skipped = set(RESUME_FLAGS)
-    lines += [f"| {name} | {value} |" for name, value in asdict(options).items() if name not in skipped]
+    skipped = {*RESUME_FLAGS, "dataset" if options.train_file else "train_file"}
+    lines += [f"| {name} | {_shown(value)} |" for name, value in asdict(options).items() if name not in skipped]
     return "\n".join(lines)
+
+
+def _shown(value: object) -> object:
+    """An option's value on the card: of a path, which says nothing elsewhere, its last part."""
+    if isinstance(value, list):
+        return [_shown(part) for part in value]
+    if isinstance(value, str) and os.path.exists(name := value.removeprefix(RENUMBERED)):
+        return value[: -len(name)] + Path(name).resolve().name
+    return value

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import random
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import (
@@ -40,10 +42,17 @@ from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory, without_cudnn_attention
 from semcot.options import PHASES, TrainOptions
 from semcot.question_cache import QuestionCache
-from semcot.reasoning_encoder import PAIR, build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.reasoning_encoder import (
+    PAIR,
+    build_reasoning_encoder,
+    encode_texts,
+    train_reasoning_encoder,
+    warm_up_steps,
+)
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
 from semcot.renumbered import with_other_numbers
 from semcot.run_record import (
+    check_output_dir,
     check_same_run,
     describe_for_card,
     describe_run,
@@ -51,7 +60,7 @@ from semcot.run_record import (
     prepare_output_dir,
 )
 from semcot.sharding import check_engine, engine, own_weights, plain_data_parallelism, shard_base
-from semcot.tokenization import build_tokenizer
+from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
 
 LENS_PHASES = ("lens", "exchange")
 """The phases of stage 2 that have the lens term alone, without a pass of the base."""
@@ -78,16 +87,15 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
             f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. Give "
             "its Hub id as base_model; it is still found in models/ where there is no connection."
         )
+    if options.push_to_hub:
+        validate_repo_id(repository(options))
     if state.is_main_process:
-        prepare_output_dir(options)
-    state.wait_for_everyone()
+        check_output_dir(options)
     set_seed(options.seed)
     without_cudnn_attention()
     train_set, validation_set = load_data(options)
     check_reasonings(options, train_set, validation_set)
     record = describe_run(train_set, validation_set)
-    if state.is_main_process:
-        check_same_run(output_dir, record)
     model, tokenizer = build_model(options)
     trained, total = (model.num_parameters(only_trainable=only) / 1e6 for only in (True, False))
     state.print(f"{len(train_set)} problems to train on, {len(validation_set)} for validation.")
@@ -99,6 +107,11 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         for part in (train_set, validation_set)
     )
     check_lengths(model, train_set, validation_set)
+    # Only now: an earlier run is not cleared for one that cannot begin.
+    if state.is_main_process:
+        prepare_output_dir(options)
+        check_same_run(output_dir, record)
+    state.wait_for_everyone()
     lens_tokens = {token for part in (train_set, validation_set) for ids in part["lens_ids"] for token in ids}
     lens_tokens = torch.tensor(sorted(lens_tokens - {IGNORED}))
 
@@ -165,15 +178,20 @@ def finish(
     write_json(output_dir / "training.json", record)
     print(f"The checkpoint is in {output_dir}. Peak memory: {max(record['peak_memory_gb'].values())} GB.")
     if options.push_to_hub:
-        repo_id = options.hub_model_id or output_dir.resolve().name
         try:
-            print(model.push_to_hub(repo_id, tokenizer=tokenizer, state_dict=weights, model_card_kwargs=card))
+            parts = {"tokenizer": tokenizer, "state_dict": weights, "model_card_kwargs": card}
+            print(model.push_to_hub(repository(options), **parts))
         except Exception as error:
             error.add_note(
                 f"The checkpoint in {output_dir} is whole. To push it, run the same command once more with "
                 "--resume_from_checkpoint True --push_to_hub True; nothing is trained again."
             )
             raise
+
+
+def repository(options: TrainOptions) -> str:
+    """The name of the Hub's repository that the checkpoint is pushed to."""
+    return options.hub_model_id or Path(options.output_dir).resolve().name
 
 
 def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
@@ -192,7 +210,7 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
         beside = Path(name).with_name(f"eval{Path(name).suffix}")
         if name in HUB_DATASETS:
             evaluations.append(name)
-        elif beside.is_file() and beside != Path(name):
+        elif Path(name).is_file() and beside.is_file() and beside != Path(name):
             evaluations.append(str(beside))
     for name in dict.fromkeys(evaluations):
         try:
@@ -213,6 +231,8 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
         chosen = concatenate_datasets([part for (name, _), part in named if name in options.validation_dataset])
         others = without(problems, chosen["question"])
         problems = without(problems, others["question"])
+    if not len(problems):
+        raise ValueError("No problem is left to train on: all of their questions are those of an evaluation split.")
     train_set, validation_set = split_validation(problems, options.validation_fraction, options.seed)
     if len(others):  # not at the end: some phases read the first problems only
         train_set = concatenate_datasets([train_set, others]).shuffle(seed=options.seed)
@@ -225,11 +245,14 @@ def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: 
     if options.alpha > 0:
         for name, part in (("train", train_set), ("validation", validation_set)):
             if not len(with_both_reasonings(part)):
+                if name == "validation":
+                    remedy = "Give a larger --validation_fraction or another --seed, or train without that loss: "
                 raise ValueError(
-                    f"The {name} split has no pairs of reasoning and condensed_reasoning for the reasoning encoder. "
-                    f"{remedy}--alpha 0."
+                    f"None of the {len(part)} problems of the {name} split has both reasoning and condensed_reasoning "
+                    f"for the reasoning encoder. {remedy}--alpha 0."
                 )
-    condensed = [name for name in ("lens_weight", "lens_epochs", "explanation_weight") if getattr(options, name) > 0]
+    losses = ("lens_weight", "lens_epochs", "exchange_epochs", "explanation_weight")
+    condensed = [name for name in losses if getattr(options, name) > 0]
     if condensed and not any(train_set["condensed_reasoning"]):
         raise ValueError(
             f"The train split has no condensed_reasoning. {remedy}{' '.join(f'--{name} 0' for name in condensed)}."
@@ -271,8 +294,11 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16 or float16.")
     loading = {"attn_implementation": options.attention} if options.attention else {}
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading).to(PartialState().device)
+    with _loading("base", options.base_model):
+        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading).to(PartialState().device)
     tokenizer, prompt_template = build_tokenizer(AutoTokenizer.from_pretrained(source), options.num_thoughts)
     settings = {
         "num_thoughts": options.num_thoughts,
@@ -283,22 +309,27 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         "checkpoint_kind": "adapter",
         "base_model_name_or_path": options.base_model,
         "local_base_model": os.path.abspath(source) if os.path.isdir(source) else None,
-        "encoder_start_layer": options.encoder_start_layer,
-        "encoder_end_layer": options.encoder_end_layer,
     }
-    settings = {name: value for name, value in settings.items() if value is not None}
+    layers = {"encoder_start_layer": options.encoder_start_layer, "encoder_end_layer": options.encoder_end_layer}
+    settings, layers = ({k: v for k, v in part.items() if v is not None} for part in (settings, layers))
     generator, generator_source, generator_tokenizer = options.generator_layers, None, None
     if options.generator is not None:
         generator_source = find_base(options.generator, os.curdir, clone)
-    if generator_source and PreTrainedConfig.get_config_dict(generator_source)[0].get("model_type") == "semcot":
+        with _loading("generator", options.generator):
+            kind = PreTrainedConfig.get_config_dict(generator_source)[0].get("model_type")
+    if generator_source and kind == "semcot":
         model = SemCoTForCausalLM.from_pretrained(generator_source, base_model=base, dtype="float32", **loading)
         for name in ("num_thoughts", "thought_offset"):
             if (found := getattr(model.config, name)) != settings[name]:
                 raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
         wanted = settings.pop("thought_layers", model.config.thought_layers)
         # The base is the one that was just loaded, whatever the checkpoint was trained with.
-        model.config.update({"local_base_model": None, "base_model_revision": None} | settings)
+        thought_token_id = tokenizer.convert_tokens_to_ids(THOUGHT_TOKEN)  # another where tokens were added to the base
+        loaded = {"local_base_model": None, "base_model_revision": None, "thought_token_id": thought_token_id}
+        model.config.update(loaded | settings)
         model.config.check_passes()
+        if layers:
+            model.config.set_encoder_layers(**{"encoder_start_layer": model.config.encoder_start_layer, **layers})
         if wanted != model.config.thought_layers:
             model.add_thought_layers(wanted)
         model.to(base.device)
@@ -307,7 +338,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             generator = AutoModelForCausalLM.from_pretrained(generator_source, dtype="float32", **loading)
             generator_tokenizer = AutoTokenizer.from_pretrained(generator_source)
         model = SemCoTForCausalLM.from_components(
-            base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
+            base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings, **layers
         )
     depth = model.config.generator_config.num_hidden_layers
     if options.frozen_layers > depth:
@@ -321,6 +352,18 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     model.thought_embedding.data = model.thought_embedding.data.float()
     model.prefill_question = prefills_question(options, model)
     return model, tokenizer
+
+
+@contextmanager
+def _loading(part: str, name: str) -> Iterator[None]:
+    """An error in loading a model says which one, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"The {part} {name!r} could not be loaded: {error}\n"
+            f"Give its folder, put it at models/{Path(name).name}, or allow the Hub."
+        ) from error
 
 
 def prefills_question(options: TrainOptions, model: SemCoTForCausalLM) -> bool:
@@ -482,7 +525,7 @@ def train_phase(
         learning_rate=getattr(options, PHASES[phase].learning_rate),
         lr_scheduler_type=options.lr_scheduler_type,
         optim=options.optim,
-        warmup_steps=0.03,
+        warmup_steps=warm_up_steps(0.03, max_steps),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         bf16=options.autocast and engine() != "DeepSpeed",  # which has an autocast of its own

@@ -549,6 +549,9 @@ def test_losses_go_to_tensorboard_and_trackio(options, tmp_path, monkeypatch):
     events = event_accumulator.EventAccumulator(str(next((tmp_path / "run/phases/generator").rglob("events.*")).parent))
     events.Reload()
     drawn = [event.value for event in events.Scalars("train/answer_loss")]
+    for phase in ("reasoning_encoder/phases/dense", "reasoning_encoder/phases/all", "phases/warmup"):
+        assert next((tmp_path / "run" / phase).rglob("events.*")), "the curves stay"
+    assert not list((tmp_path / "run/reasoning_encoder/phases").rglob("*.safetensors"))
     history = json.loads((tmp_path / "run/phases/generator/losses.json").read_text())
     assert drawn == pytest.approx([entry["answer_loss"] for entry in history if "answer_loss" in entry])
     databases = list((tmp_path / "trackio").rglob("*semcot*"))
@@ -679,6 +682,9 @@ def test_a_non_empty_folder(options, finished):
         ({"num_samples": [1]}, "1 numbers for 2 data sets"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
         ({"exchange_share": 1.1}, "exchange_share"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
+        ({"encoder_temperature": 0.0}, "encoder_temperature must be above 0"),
         ({"validation_dataset": ["gsm8k"]}, "names \\['gsm8k'\\], which are not among"),
         ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
         ({"exchange_epochs": 1.0}, "give lens_steps 2 or 3"),
@@ -698,6 +704,15 @@ def test_flags_override_the_file_and_unknown_names_are_refused(tmp_path, capsys)
     assert (options.alpha, options.generator_layers, options.dataset) == (0.75, 3, ["gsm8k", "svamp"])
     with pytest.raises(FileNotFoundError, match="no recipe"):
         parse_options([str(tmp_path / "other.yaml"), "--output_dir", "x"])
+    recipe.write_text(
+        "generator_layers: 3\ndataset: [gsm8k, svamp]\nnum_samples: [5, 6]\nvalidation_dataset: [svamp]\n"
+    )
+    options = parse_options([str(recipe), "--output_dir", "x", "--generator", "y", "--train_file=own.jsonl"])
+    assert (options.generator, options.generator_layers) == ("y", None)
+    assert options.sources == [("own.jsonl", None)] and options.validation_dataset is None
+    recipe.write_text("generator: y\ntrain_file: [own.jsonl]\n")
+    options = parse_options([str(recipe), "--output_dir", "x", "--generator_layers", "2", "--dataset", "gsm8k"])
+    assert (options.generator, options.generator_layers, options.sources) == (None, 2, [("gsm8k", None)])
     recipe.write_text("generator_layer: 3\n")
     with pytest.raises((ValueError, SystemExit)):
         parse_options([str(recipe), "--output_dir", "x", "--generator_layers", "2"])
@@ -746,6 +761,12 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
         build_model(replace(options, lens_steps=3, exchange_epochs=1.0))
 
 
+def test_a_file_named_as_evaluation_splits_are_is_none_of_a_synthetic_set(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("eval").write_text("something else")
+    assert len(load_data(options)[0]) == 90
+
+
 def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finished):
     file = tmp_path / "train.json"
     bare = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
@@ -757,9 +778,26 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
         train(replace(options, shard_base=True))
     with pytest.raises(ValueError, match="nobody who downloads the checkpoint has"):
         train(replace(own, push_to_hub=True))
+    with pytest.raises(ValueError, match="Repo id"):
+        train(replace(own, base_model="someone/base", push_to_hub=True, output_dir="run 1 (é)"))
+    with pytest.raises(ValueError, match="no condensed_reasoning.*--exchange_epochs 0"):
+        train(replace(own, lens_weight=0.0, lens_epochs=0.0, thought_layers=1, lens_steps=3, exchange_epochs=1.0))
+    both = [{**problem, "reasoning": "r", "condensed_reasoning": "c"} for problem in bare[:5]]
+    file.write_text(json.dumps([*both, *bare[5:]]))
+    seed = next(s for s in range(50) if not any(load_data(replace(own, seed=s))[1]["reasoning"]))
+    with pytest.raises(ValueError, match="problems of the validation split has both .*--validation_fraction"):
+        train(replace(own, alpha=0.5, seed=seed))
+    with pytest.raises(ValueError, match="No problem is left to train on"):
+        train(replace(own, evaluation_file=[str(file)]))
+    file.write_text(json.dumps([{**problem, "condensed_reasoning": "so it is"} for problem in bare]))
+    given = {"thought_layers": 1, "lens_steps": 3, "exchange_epochs": 1.0, "lens_weight": 0.0, "lens_epochs": 0.0}
+    with pytest.raises(ValueError, match="nothing can be exchanged"):
+        train(replace(own, **given, warmup_epochs=0.0, epochs=0.0, max_steps=1))
     file.write_text(json.dumps([*bare, {"question": "What? " * 400, "answer": "7"}]))
     with pytest.raises(ValueError, match=r"has \d+ tokens, the models read at most 1024.*What\? What\?"):
         train(replace(own, lens_weight=0.0, lens_epochs=0.0, overwrite_output_dir=True))
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        train(replace(options, encoder_batch_size=1, output_dir=str(tmp_path / "one")))
     folder = tmp_path / "resumed"
     shutil.copytree(finished[1], folder)
     data = json.loads((folder / "data.json").read_text())
@@ -779,12 +817,96 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("semcot.training.build_model", killed)
+    monkeypatch.setattr("semcot.training.num_steps", killed)
     with pytest.raises(KeyboardInterrupt):
         train(replace(finished[0], output_dir=str(folder), seed=5, overwrite_output_dir=True))
     assert json.loads((folder / "options.json").read_text())["seed"] == 5
     assert not [*folder.rglob("*.safetensors"), *folder.glob("training.json"), *folder.glob("config.json")]
     assert not (folder / "phases").exists() and not (folder / "reasoning_encoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"train_file": ["typo.jsonl"], "num_samples": None}, "no file typo.jsonl"),
+        ({"base_model": "nowhere"}, "The base 'nowhere' could not be loaded"),
+        ({"generator": "nowhere", "generator_layers": None}, "The generator 'nowhere' could not be loaded"),
+        ({"generator": "ITSELF", "generator_layers": None}, "would be overwritten"),
+        ({"generator": "ITSELF/../again", "generator_layers": None}, "would be overwritten"),
+        ({"dtype": "fp16"}, "none of PyTorch's"),
+    ],
+)
+def test_a_run_that_cannot_begin_clears_no_other(finished, tmp_path, wrong, message):
+    folder = tmp_path / "again"
+    shutil.copytree(finished[1], folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wrong = {name: str(folder) + value[6:] if str(value)[:6] == "ITSELF" else value for name, value in wrong.items()}
+    with pytest.raises((OSError, ValueError), match=message):
+        train(replace(finished[0], output_dir=str(folder), overwrite_output_dir=True, **wrong))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    fresh = tmp_path / "fresh"
+    with pytest.raises((OSError, ValueError)):
+        train(replace(finished[0], output_dir=str(fresh), **{**wrong, "dtype": "fp16"}))
+    assert not fresh.exists()
+
+
+def test_a_phase_of_one_step_trains_something(options, finished, base):
+    options = replace(options, max_steps=1, lens_epochs=0.0, encoder_dense_epochs=0.0)
+    train(options)
+    folder = Path(options.output_dir)
+    losses = [json.loads((folder / "phases" / phase / "losses.json").read_text()) for phase in ("warmup", "generator")]
+    losses += json.loads((folder / "reasoning_encoder" / "losses.json").read_text()).values()
+    assert len(losses) == 3 and all(entry["learning_rate"] > 0 for [entry, *_] in losses)
+    started, _ = build_model(options)
+    trained = load_file(folder / "model.safetensors")
+    assert not all(torch.equal(started.state_dict()[name], weight) for name, weight in trained.items())
+
+
+def test_the_encoder_finds_its_base_where_the_checkpoint_does(options, base, tmp_path, monkeypatch):
+    shutil.copytree(base, tmp_path / "here" / "models" / "tiny-x")
+    shutil.copytree(base, tmp_path / "here" / "own")
+    for name in ("someone/tiny-x", "./own"):
+        monkeypatch.chdir(tmp_path / "here")
+        folder = tmp_path / "there" / Path(name).name
+        train(replace(options, base_model=name, output_dir=str(folder), max_steps=1, lens_epochs=0.0))
+        monkeypatch.chdir(tmp_path)
+        encoder = SentenceTransformer(str(folder / "reasoning_encoder"), trust_remote_code=True)
+        assert encoder.encode("2 + 2 = 4").shape == (16,)
+        card = (folder / "README.md").read_text()
+        assert "./own" not in card and str(tmp_path) not in card
+
+
+def test_paths_are_not_shown_on_the_card(options, tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in load_problems("synthetic_arithmetic", num_samples=40)))
+    train(replace(options, train_file=[str(file)], num_samples=None, max_steps=1, alpha=0.0, lens_epochs=0.0))
+    card = (Path(options.output_dir) / "README.md").read_text()
+    assert "Data: own.jsonl; " in card and "| train_file | ['own.jsonl'] |" in card and "| dataset |" not in card
+    assert str(tmp_path) not in card and "| base_model | tiny-llama |" in card
+
+
+def test_trained_on_with_other_layers_for_the_encoder(options, finished):
+    own = replace(options, generator=str(finished[1]), generator_layers=None)
+    layers = [
+        (model.config.encoder_start_layer, model.config.encoder_end_layer)
+        for start, end in ((None, None), (3, None), (1, None), (None, 4), (0, 2))
+        for model in [build_model(replace(own, encoder_start_layer=start, encoder_end_layer=end))[0]]
+    ]
+    assert layers == [(2, 3), (3, 4), (1, 2), (2, 4), (0, 2)]
+    with pytest.raises(ValueError, match="0 <= start < end <= 4, got 4 and 4"):
+        build_model(replace(own, encoder_start_layer=4))
+
+
+def test_trained_on_with_a_base_that_has_got_more_tokens(options, finished, base, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<new>", "<newer>"])
+    more = tmp_path / "more"
+    shutil.copytree(base, more)
+    tokenizer.save_pretrained(more)
+    given = {"base_model": str(more), "generator": str(finished[1]), "generator_layers": None}
+    model, tokenizer = build_model(replace(options, **given))
+    batch = tokenizer(["How many?"], return_tensors="pt")
+    assert model(**batch).thoughts.shape == (1, 5, 32)
 
 
 def test_trained_on_with_another_base_that_base_is_remembered(options, finished, base, tmp_path):
@@ -877,7 +999,7 @@ def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
 def test_semantic_loss_needs_both_forms_of_the_reasoning(options, tmp_path):
     file = tmp_path / "train.json"
     file.write_text(json.dumps([{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]))
-    with pytest.raises(ValueError, match="no pairs of reasoning and condensed_reasoning"):
+    with pytest.raises(ValueError, match="of the train split has both reasoning and condensed_reasoning"):
         train(replace(options, base_model="nowhere", train_file=[str(file)], num_samples=None))
 
 
