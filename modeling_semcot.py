@@ -414,11 +414,12 @@ class SemCoTForCausalLM(
         if torch.compiler.is_compiling():
             return
         self.config.check_passes()
-        window = getattr(self.config.generator_config, "sliding_window", None)
-        if window and is_thought.shape[1] > window:
+        layers = DynamicCache(config=self.config.generator_config).layers
+        window = min((layer.sliding_window for layer in layers if layer.is_sliding), default=None)
+        if window and is_thought.shape[1] >= window:
             raise ValueError(
-                f"thought_passes above 1 needs the whole prompt in the generator's cache, which holds {window} tokens; "
-                f"here are {is_thought.shape[1]}."
+                "thought_passes above 1 needs the whole prompt in the generator's cache, which holds the last "
+                f"{window - 1} tokens; here are {is_thought.shape[1]}."
             )
         if self.training and not self._trains_through_cache():
             raise ValueError(
@@ -482,8 +483,13 @@ class SemCoTForCausalLM(
         cache = past_key_values if cache is None else cache
         if self.config.thought_token_id < self.config.text_config.vocab_size:
             # A base with a padded vocabulary could write it, and would seem to begin another prompt.
-            suppressed = self._setting("suppress_tokens", generation_config, kwargs) or []
-            kwargs["suppress_tokens"] = [*suppressed, self.config.thought_token_id]
+            said = self._setting("suppress_tokens", generation_config, kwargs)
+            suppressed = [*([] if said is None else said), self.config.thought_token_id]
+            if generation_config is not None and "suppress_tokens" not in kwargs:
+                generation_config = copy.copy(generation_config)
+                generation_config.suppress_tokens = suppressed
+            else:
+                kwargs["suppress_tokens"] = suppressed
         prompt = inputs if inputs is not None else input_ids
         if prompt is None or inputs_embeds is not None:
             if thoughts is not None:
@@ -747,7 +753,9 @@ class SemCoTForCausalLM(
             raise ValueError("A full checkpoint cannot be quantised at load; save it as an adapter, whose base can.")
         elif base_model is not None:
             raise ValueError(f"{path} is a full checkpoint, which holds its base: leave base_model out.")
-        own_dtype, base_dtype = config.dtype, config.text_config.dtype
+        own_dtype, base_dtype = (  # which are strings in a model that was saved
+            getattr(torch, str(part.dtype).removeprefix("torch."), None) for part in (config, config.text_config)
+        )
         two_dtypes = base is None and kwargs.get("dtype") in (None, "auto") and None not in (own_dtype, base_dtype)
         if two_dtypes:  # loaded in one that holds both
             kwargs["dtype"] = torch.promote_types(own_dtype, base_dtype)
@@ -772,6 +780,7 @@ class SemCoTForCausalLM(
         elif two_dtypes:
             for name, weight in model.named_parameters():
                 weight.data = weight.data.to(base_dtype if name.startswith("language_model.") else own_dtype)
+            model.config.dtype, model.config.text_config.dtype = own_dtype, base_dtype
         model._freeze_base()
         return (model, info) if output_loading_info else model
 
@@ -859,8 +868,8 @@ class SemCoTForCausalLM(
             for name, value in before.items():
                 setattr(self.config, name, value)
         if push_to_hub and is_main_process:
-            card = {"model_card_kwargs": model_card_kwargs}
-            self.push_to_hub(target, checkpoint_kind=kind, state_dict=state_dict, **card, **{**kwargs, **hub})
+            kwargs |= {"checkpoint_kind": kind, "state_dict": state_dict, "model_card_kwargs": model_card_kwargs, **hub}
+            self.push_to_hub(target, **kwargs)
 
     def push_to_hub(
         self,
@@ -901,6 +910,8 @@ class SemCoTForCausalLM(
         if (revision := revision or branch) is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         card = {"repo_id": repo_id, "tags": tags, **(model_card_kwargs or {})}
+        # Shards of an earlier upload; where files are chosen, those may be all the weights that there are.
+        stale = None if allow_patterns or ignore_patterns else _weight_files(save_kwargs.get("variant"))
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, model_card_kwargs=card, keep_local_base_model=False, **save_kwargs)
             if tokenizer is not None:
@@ -914,7 +925,7 @@ class SemCoTForCausalLM(
                 create_pr=create_pr,
                 allow_patterns=allow_patterns,
                 ignore_patterns=ignore_patterns,
-                delete_patterns=_weight_files(save_kwargs.get("variant")),  # shards of an earlier upload
+                delete_patterns=stale,
             )
 
     def generate_model_card(
@@ -928,7 +939,7 @@ class SemCoTForCausalLM(
             metadata["datasets"] = datasets
         base = self.config.base_model_name_or_path
         if _is_local(base):
-            base = Path(base).name
+            base = Path(base).resolve().name
         elif base:
             metadata["base_model"] = base
         values = {

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 # ±5, √4, <5, 3/4, 5 1/2, 5½, 3:30, 2^3, 4² and 3.14.15 are one number each, equal to no other; 5 million is 5000000.
 _NUMBER = r"""
-    (?:(?:[±√≤≥]|(?<!<)<(?!\d+>))[ ]?)?  # not the brackets of "<5>" and "<<2+3=5>>"
+    (?:(?:[±√≤≥]|(?<!<)<(?![^<>\n]*>))[ ]?)?  # not the brackets of "<5>" and "<<2+3=5>>"
     (?:                                 # a sign, no minus between operands
         (?:\A[ ]*|(?<=[=:(])[ ]*|(?<=\b(?:is|be|of|to)[ ])|(?<=\b(?:was|get)[ ])|(?<=\bequals[ ]))
         (?:[-−–][ ]?|[Mm]inus[ ])
@@ -24,14 +24,13 @@ _NUMBER = r"""
     (?:(?:\d{1,3}(?:[,'’_\u00a0\u202f]\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)
     (?:
         [eE][-+]?\d+|[/:√]\d+|[ ]\d+/\d+|[ ]?[¼-¾⅐-⅞]|(?:\.\d+)+|[⁰¹²³⁴-⁹]+|(?:\^|\*\*)[({]?-?\d+
-        |[kK]\b|(?:[ -]*(?i:dozen|hundred|thousand|(?:m|b|tr)illion)\b)+
+        |[kK]\b|(?:[ -]*(?i:hundred|thousand|(?:m|b|tr)illion)\b)+
     )?
     | [¼-¾⅐-⅞]
 """
-_PLAIN_NUMBER = re.compile(r"(-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,3})?)((?:[ -]*[a-z]+)*)", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"(-?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d{1,3})?)([ a-z-]*)", re.IGNORECASE)
 _SCALES = {
     "k": 10**3,
-    "dozen": 12,
     "hundred": 10**2,
     "thousand": 10**3,
     "million": 10**6,
@@ -48,7 +47,7 @@ _PATTERNS = {
     "word": re.compile(rf"\b(?:(?i:yes)|(?i:no)\b(?:(?= still\b)|{_NO_NOUN}))\b"),
     "letter": re.compile(
         rf"(?<!\b[A-Za-z]\.)(?:\bA\b(?!['’]){_NO_NOUN}|\b[B-E]\b|(?<=[(*])[a-e](?=[)*])"
-        r"|\A\s*[a-e](?=[.,):]|\s*\Z|[ ](?:is|was|would)\b))(?![+#]|\.[A-Za-z]\b)"  # no "e.g.", "a.m.", "C++"
+        r"|\A\s*[a-e](?=[.,):]|\s*\Z|[ ](?:is|was|would)\b))(?![+#]|\.[a-z]\b|\.[A-Z]\.)"  # no "e.g.", "D.C.", "C++"
     ),
 }
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")

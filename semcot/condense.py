@@ -39,7 +39,7 @@ PROMPTS = {
     "An example of the form: 2 + 6 = 8, 8 * 10 = 80\n\nQuestion: {question}\n\nReasoning: {reasoning}",
 }
 # Where a server leaves them in the reply; some chat templates open them themselves, so that only the end is there.
-THOUGHTS = re.compile(r"\A.*?</think>", re.DOTALL)
+THOUGHTS = re.compile(r"\A(?:(?!<think>).)*</think>|\s*<think>.*?</think>", re.DOTALL)
 RETRY_TEMPERATURE = 0.7  # at least, after a bad reply: a greedy model would write the same again
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0  # seconds
 PASSING_STATUSES = (408, 409, 425, 429)  # and all from 500

@@ -115,11 +115,6 @@ class ExchangeCollator(DistillationCollator):
                 ]
                 for j, where in enumerate(places[:-1])
             ]
-        if not any(self._last_steps):
-            raise ValueError(
-                "No condensed reasoning is of the form '12 + 3 = 15, 15 - 4 = 11', with a last step that goes on from "
-                f"those before it, within its last {self.lens_steps} steps: nothing can be exchanged."
-            )
         self._exchangeable = [
             i for i, step in enumerate(self._last_steps) if step and all(self._donors[len(step.results) + 1])
         ]

@@ -275,7 +275,7 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} must map option names to values.")
         for flag in [part.removeprefix("--").partition("=")[0] for part in arguments if part.startswith("--")]:
-            for name in DISPLACED.get(flag, ()):
+            for name in DISPLACED.get(flag.replace("-", "_"), ()):
                 recipe.pop(name, None)
         arguments = [part for name, value in recipe.items() for part in _as_flag(name, value)] + arguments
     return HfArgumentParser(TrainOptions, prog="train_semcot.py", allow_abbrev=False).parse_args_into_dataclasses(

@@ -204,10 +204,6 @@ def train_reasoning_encoder(
     }
     process = arguments[phases[-1]]
     per_step = batch_size * process.world_size
-    if per_step < 2:
-        raise ValueError(
-            "encoder_batch_size is 1: a pair without others in its batch has nothing to be told apart from."
-        )
     passes = [
         phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
     ]
@@ -257,19 +253,20 @@ def train_reasoning_encoder(
             write_json(folder / LOSSES_FILE, losses)
             write_json(summary, figures)
     if process.should_save:  # last of all, and no more needed, but for the curves that report_to drew
-        for path in sorted(work.rglob("*"), reverse=True):
-            if path.is_file() and LOGS not in path.relative_to(work).parts:
-                path.unlink()
-            elif path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        if not any(work.iterdir()):
-            work.rmdir()
+        for folder in (*(work / phase.name for phase in phases), work):
+            for path in folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+                elif folder != work and path.name != LOGS:
+                    shutil.rmtree(path)
+            if not any(folder.iterdir()):
+                folder.rmdir()
     return figures
 
 
 def warm_up_steps(share: float, steps: int) -> int:
-    """Steps of a phase in which its learning rate rises from 0: none where the phase is so short that one is more."""
-    return math.ceil(share * steps) if share * steps >= 1 else 0
+    """Steps of a phase in which its learning rate rises from 0; not all of them, so that the shortest trains too."""
+    return min(math.ceil(share * steps), steps - 1)
 
 
 def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size: int = 32) -> dict[str, float]:

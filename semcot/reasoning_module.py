@@ -279,12 +279,18 @@ def _run(decoder: PreTrainedModel, attention_mask: torch.Tensor, **inputs: torch
 
 
 def _find_base(name: str, encoder: str) -> str:
-    """Where the base lies: as the checkpoint that the encoder was trained for finds it, if that is the folder above."""
-    folder = Path(encoder).resolve()
-    checkpoint = folder.parent / "config.json"
-    local = json.loads(checkpoint.read_text()).get("local_base_model") if checkpoint.is_file() else None
-    candidates = [name, local, *(above / "models" / Path(name or "").name for above in (folder, *folder.parents))]
-    return next((str(path) for path in candidates if path and (Path(path) / "config.json").is_file()), name)
+    """Where the base lies, as the checkpoint finds it that the encoder was trained for, if it is the folder above."""
+    folder, local = Path(encoder), None
+    if not name or not folder.is_dir():
+        return name
+    try:
+        checkpoint = json.loads((folder.resolve().parent / "config.json").read_text(encoding="utf-8"))
+        local = checkpoint["local_base_model"] if checkpoint["base_model_name_or_path"] == name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no such checkpoint
+    above = [part for here in (folder.absolute(), folder.resolve()) for part in (here, *here.parents)]
+    candidates = [name, *([local] if local else []), *(part / "models" / Path(name).name for part in above)]
+    return next((str(path) for path in candidates if (Path(path) / "config.json").is_file()), name)
 
 
 def _load_base(source: str, encoder: str, trust_remote_code: bool, options: dict[str, Any]) -> PreTrainedModel:

@@ -78,6 +78,7 @@ def check_output_dir(options: TrainOptions) -> None:
 
 def prepare_output_dir(options: TrainOptions) -> None:
     """Makes the output folder, cleared of an earlier run that is not resumed, and writes the options into it."""
+    check_output_dir(options)  # once more: another run may have begun there meanwhile
     folder = Path(options.output_dir)
     if _resumes(options):
         return

@@ -37,7 +37,7 @@ from semcot.data import (
     without_repeats,
 )
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
-from semcot.exchange import ExchangeCollator, spelt_right, states_of, with_index
+from semcot.exchange import ExchangeCollator, last_step, spelt_right, states_of, with_index
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import peak_memory, without_cudnn_attention
 from semcot.options import PHASES, TrainOptions
@@ -82,13 +82,13 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
     output_dir = Path(options.output_dir)
     check_engine(options, state.num_processes)
-    if options.push_to_hub and os.path.isdir(options.base_model):
-        raise ValueError(
-            f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. Give "
-            "its Hub id as base_model; it is still found in models/ where there is no connection."
-        )
     if options.push_to_hub:
         validate_repo_id(repository(options))
+        if os.path.isdir(options.base_model):
+            raise ValueError(
+                f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. "
+                "Give its Hub id as base_model; it is still found in models/ where there is no connection."
+            )
     if state.is_main_process:
         check_output_dir(options)
     set_seed(options.seed)
@@ -179,8 +179,8 @@ def finish(
     print(f"The checkpoint is in {output_dir}. Peak memory: {max(record['peak_memory_gb'].values())} GB.")
     if options.push_to_hub:
         try:
-            parts = {"tokenizer": tokenizer, "state_dict": weights, "model_card_kwargs": card}
-            print(model.push_to_hub(repository(options), **parts))
+            repo_id = repository(options)
+            print(model.push_to_hub(repo_id, tokenizer=tokenizer, state_dict=weights, model_card_kwargs=card))
         except Exception as error:
             error.add_note(
                 f"The checkpoint in {output_dir} is whole. To push it, run the same command once more with "
@@ -251,11 +251,19 @@ def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: 
                     f"None of the {len(part)} problems of the {name} split has both reasoning and condensed_reasoning "
                     f"for the reasoning encoder. {remedy}--alpha 0."
                 )
+    if options.alpha > 0 and options.encoder_batch_size * PartialState().num_processes < 2:
+        raise ValueError("encoder_batch_size is 1: a pair without others beside it has nothing to be told apart from.")
     losses = ("lens_weight", "lens_epochs", "exchange_epochs", "explanation_weight")
     condensed = [name for name in losses if getattr(options, name) > 0]
     if condensed and not any(train_set["condensed_reasoning"]):
         raise ValueError(
             f"The train split has no condensed_reasoning. {remedy}{' '.join(f'--{name} 0' for name in condensed)}."
+        )
+    steps = options.lens_steps
+    if options.exchange_epochs > 0 and not any(last_step(text, steps) for text in train_set["condensed_reasoning"]):
+        raise ValueError(
+            "exchange_epochs needs condensed reasonings of the form '12 + 3 = 15, 15 - 4 = 11', whose last step goes "
+            f"on from those before it. The train split has none of at most {steps} steps (lens_steps)."
         )
 
 
@@ -294,11 +302,12 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16 or float16.")
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16, float16 or auto.")
     loading = {"attn_implementation": options.attention} if options.attention else {}
     with _loading("base", options.base_model):
-        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading).to(PartialState().device)
+        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)
+    base.to(PartialState().device)
     tokenizer, prompt_template = build_tokenizer(AutoTokenizer.from_pretrained(source), options.num_thoughts)
     settings = {
         "num_thoughts": options.num_thoughts,
@@ -316,12 +325,14 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     if options.generator is not None:
         generator_source = find_base(options.generator, os.curdir, clone)
         with _loading("generator", options.generator):
-            kind = PreTrainedConfig.get_config_dict(generator_source)[0].get("model_type")
-    if generator_source and kind == "semcot":
-        model = SemCoTForCausalLM.from_pretrained(generator_source, base_model=base, dtype="float32", **loading)
+            found = PreTrainedConfig.get_config_dict(generator_source)[0]
+    if generator_source and found.get("model_type") == "semcot":
+        own = {"base_model": base} if found.get("checkpoint_kind") == "adapter" else {}
+        model = SemCoTForCausalLM.from_pretrained(generator_source, dtype="float32", **own, **loading)
+        model.attach_base(base)
         for name in ("num_thoughts", "thought_offset"):
-            if (found := getattr(model.config, name)) != settings[name]:
-                raise ValueError(f"The checkpoint {options.generator} has {name} {found}; give --{name} {found}.")
+            if (own := getattr(model.config, name)) != settings[name]:
+                raise ValueError(f"The checkpoint {options.generator} has {name} {own}; give --{name} {own}.")
         wanted = settings.pop("thought_layers", model.config.thought_layers)
         # The base is the one that was just loaded, whatever the checkpoint was trained with.
         thought_token_id = tokenizer.convert_tokens_to_ids(THOUGHT_TOKEN)  # another where tokens were added to the base

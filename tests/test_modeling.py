@@ -147,6 +147,21 @@ def test_further_passes_refuse_what_they_cannot_do():
         model.think(**batch)
 
 
+def test_further_passes_over_a_generator_with_a_sliding_window():
+    def think(length, **config):
+        model, tokenizer = tiny_semcot("mistral", sliding_window=16)
+        model.config.generator_config.update({"sliding_window": None} | config)
+        model.config.thought_passes = 2
+        ids = torch.full((1, length), 5)
+        ids[:, -3:] = model.config.thought_token_id
+        return model.think(ids)
+
+    assert think(15, sliding_window=16).isfinite().all() and think(40).isfinite().all()
+    for length in (16, 17):
+        with pytest.raises(ValueError, match=rf"holds the last 15 tokens; here are {length}"):
+            think(length, sliding_window=16)
+
+
 def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone(family, tmp_path):
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer)
@@ -388,6 +403,8 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
         loaded = SemCoTForCausalLM.from_pretrained(tmp_path / "saved", **options)
         assert [p.dtype for p in loaded.parameters()] == [p.dtype for p in model.parameters()]
         assert torch.equal(loaded(**batch).logits, logits)
+        assert loaded.config.text_config.dtype == base.dtype
+    assert SemCoTForCausalLM.from_pretrained(tmp_path / "saved", config=model.config).language_model.dtype == base.dtype
 
 
 def test_a_token_more_for_both_models():

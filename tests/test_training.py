@@ -711,7 +711,7 @@ def test_flags_override_the_file_and_unknown_names_are_refused(tmp_path, capsys)
     assert (options.generator, options.generator_layers) == ("y", None)
     assert options.sources == [("own.jsonl", None)] and options.validation_dataset is None
     recipe.write_text("generator: y\ntrain_file: [own.jsonl]\n")
-    options = parse_options([str(recipe), "--output_dir", "x", "--generator_layers", "2", "--dataset", "gsm8k"])
+    options = parse_options([str(recipe), "--output_dir", "x", "--generator-layers", "2", "--dataset", "gsm8k"])
     assert (options.generator, options.generator_layers, options.sources) == (None, 2, [("gsm8k", None)])
     recipe.write_text("generator_layer: 3\n")
     with pytest.raises((ValueError, SystemExit)):
@@ -791,7 +791,7 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
         train(replace(own, evaluation_file=[str(file)]))
     file.write_text(json.dumps([{**problem, "condensed_reasoning": "so it is"} for problem in bare]))
     given = {"thought_layers": 1, "lens_steps": 3, "exchange_epochs": 1.0, "lens_weight": 0.0, "lens_epochs": 0.0}
-    with pytest.raises(ValueError, match="nothing can be exchanged"):
+    with pytest.raises(ValueError, match="exchange_epochs needs condensed reasonings"):
         train(replace(own, **given, warmup_epochs=0.0, epochs=0.0, max_steps=1))
     file.write_text(json.dumps([*bare, {"question": "What? " * 400, "answer": "7"}]))
     with pytest.raises(ValueError, match=r"has \d+ tokens, the models read at most 1024.*What\? What\?"):
@@ -895,6 +895,15 @@ def test_trained_on_with_other_layers_for_the_encoder(options, finished):
     assert layers == [(2, 3), (3, 4), (1, 2), (2, 4), (0, 2)]
     with pytest.raises(ValueError, match="0 <= start < end <= 4, got 4 and 4"):
         build_model(replace(own, encoder_start_layer=4))
+
+
+def test_training_goes_on_from_a_full_checkpoint_with_the_base_that_is_given(options, finished, tmp_path):
+    model = SemCoTForCausalLM.from_pretrained(finished[1])
+    torch.nn.init.zeros_(model.language_model.lm_head.weight)
+    model.save_pretrained(tmp_path / "full", checkpoint_kind="full")
+    goes_on, _ = build_model(replace(options, generator=str(tmp_path / "full"), generator_layers=None))
+    assert torch.equal(goes_on.projection.weight, model.projection.weight)
+    assert goes_on.language_model.lm_head.weight.any() and goes_on.config.checkpoint_kind == "adapter"
 
 
 def test_trained_on_with_a_base_that_has_got_more_tokens(options, finished, base, tmp_path):
