@@ -24,7 +24,7 @@ demo: base
 
 test: base
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 base: $(STAMP)
 	$(PY) -m semcot.fetch_base --output_dir $(BASE)
