@@ -6,9 +6,10 @@ weights, on the same problems, with the same loss.
     python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
 Before a way is timed, its losses on the same problems are compared with the plain loop's, in float32; where one differs
-by more than 1e-4, that is an error. Beside the speeds stand the
-operations that a problem costs, and the share of the chip's matrix peak that they run at: of what a large matrix
-product in the same dtype reaches there and then. A ratio of speeds is the product of the two.
+by more than 1e-4, that is an error. A CPU that is shared changes its speed within minutes, by a quarter at times: there
+the plain loop and the matrix product are timed again after each way, and a ratio of speeds is that to the mean of the
+plain loop before and after. Beside the speeds stand the operations that a problem costs, and the share of the chip's matrix peak
+that they run at: of what a large matrix product in the same dtype reaches there and then.
 
 Each batch size is timed in several ways: as training goes here by default; with `--cache_questions`, where the base
 does not read the questions again; on a GPU also with `--prefill_question`; where asked for, with `--torch_compile`.
@@ -26,6 +27,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 from datasets import Dataset
@@ -57,8 +59,8 @@ from semcot.training import (  # noqa: E402
 LEARNING_RATE = 3e-4
 LARGEST_DIFFERENCE = 1e-4
 PASSES = (1, 3, 5, 10)
-COMPARED, WARM_UP = 32, 4
-"""Problems whose losses are compared, or one batch; batches before the clock runs."""
+COMPARED, WARM_UP, PLAIN_AGAIN = 32, 4, 12
+"""Problems whose losses are compared, or one batch; batches before the clock runs; problems of a further plain loop."""
 
 
 def plain_losses(
@@ -234,6 +236,7 @@ def main() -> None:
         "mean_tokens": sum(rows["length"]) / len(rows),
         "largest_difference_of_losses": {},
         "samples_per_s": {},
+        "plain_samples_per_s": [],
         "ratio": {},
         "ratio_over_passes": {},
         "gflop_per_sample": {},
@@ -242,13 +245,19 @@ def main() -> None:
         "failed": {},
     }
 
-    def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
-        """Set to train in this way, from the weights that all begin with."""
+    def reset() -> None:
+        """To the weights that all begin with."""
         vars(model).pop("forward", None)  # the autocast that an earlier trainer left around the class's own
-        model.prefill_question = prefills_question(replace(way, batch_size=batch_size), model)
         with torch.no_grad():
             for name, weight in trained.items():
                 model.get_parameter(name).copy_(weight)
+
+    peaks: list[float] = []
+
+    def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
+        """Set to train in this way, from the weights that all begin with."""
+        reset()
+        model.prefill_question = prefills_question(replace(way, batch_size=batch_size), model)
         collate = replace(collator, question_cache=cache if way.cache_questions else None)
         return make_trainer(model.train(), encoder, some, collate, batch_size, options, folder)
 
@@ -287,14 +296,28 @@ def main() -> None:
             torch.cuda.reset_peak_memory_stats()
 
     def record(name: str, rate: float, operations_per_sample: float) -> None:
+        """Beside the last two of the plain loop's speeds, before and after it."""
+        before, after = figures["plain_samples_per_s"][-2:]
         figures["samples_per_s"][name] = rate
-        figures["ratio"][name] = rate / figures["samples_per_s"]["plain"]
+        figures["ratio"][name] = rate * (1 / before + 1 / after) / 2
         figures["gflop_per_sample"][name] = operations_per_sample / 1e9
-        figures["share_of_matrix_peak"][name] = operations_per_sample * rate / peak
+        figures["share_of_matrix_peak"][name] = operations_per_sample * rate / mean(peaks[-2:])
         if device.type == "cuda":
             figures["peak_gpu_gb"][name] = torch.cuda.max_memory_allocated() / 1e9
         save()
         print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+
+    def time_plain_loop(again: bool = False) -> float:
+        """Its speed and the matrix product's, beside the others; on a GPU, which keeps its own, once for all."""
+        if again and device.type != "cpu":
+            return figures["plain_samples_per_s"][-1]
+        reset()
+        some = plain_rows[:PLAIN_AGAIN] if again else plain_rows
+        peaks.append(matrix_peak(device, getattr(torch, options.dtype)))
+        restart_peak_memory()
+        rate = plain_loop(model, encoder, options.alpha, some, device, autocast)
+        figures["plain_samples_per_s"].append(rate)
+        return rate
 
     def time_way(way: str, chosen: TrainOptions, cache: QuestionCache) -> None:
         """Compares the losses of each batch size and times it."""
@@ -316,6 +339,8 @@ def main() -> None:
             trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
             restart_peak_memory()
             seconds = trainer.train().metrics["train_runtime"]  # without the trainer's start; synchronised at its end
+            if not chosen.torch_compile:  # its layers stay compiled, in the plain loop too
+                time_plain_loop(again=True)
             record(f"batch {size}{way}", steps * size / seconds, counts[size] / size)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -329,11 +354,10 @@ def main() -> None:
         compared_cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
         cast(model.language_model, getattr(torch, base_dtype))
 
-        peak = matrix_peak(device, getattr(torch, options.dtype))
         plain_rows = list(rows.select(range(options.plain_samples)))
         plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
-        restart_peak_memory()
-        rate = plain_loop(model, encoder, options.alpha, plain_rows, device, autocast)
+        rate = time_plain_loop()
+        figures["plain_samples_per_s"].append(rate)
         middle = by_length[len(by_length) // 2]
         record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
 
@@ -348,14 +372,14 @@ def main() -> None:
                 figures["failed"][way] = repr(error)
                 cast(model.language_model, getattr(torch, base_dtype))
     figures["seconds_once_per_problem"] = once
-    alone = 1 / figures["samples_per_s"]["plain"]
+    plain_rate = figures["samples_per_s"]["plain"]
     both = {f"batch {size}{way}" for size in options.batch_sizes for way in ("", ", questions cached")}
     for size in options.batch_sizes if both <= figures["samples_per_s"].keys() else []:
-        each, kept = (1 / figures["samples_per_s"][f"batch {size}{way}"] for way in ("", ", questions cached"))
-        embedded = once.get("reasonings embedded", 0.0)
+        # In times of a problem of the plain loop.
+        each, cached = (1 / figures["ratio"][f"batch {size}{way}"] for way in ("", ", questions cached"))
+        embedded, kept = (once.get(name, 0.0) * plain_rate for name in ("reasonings embedded", "questions kept"))
         figures["ratio_over_passes"][f"batch {size}"] = {
-            passes: passes * alone / (embedded + min(passes * each, once["questions kept"] + passes * kept))
-            for passes in PASSES
+            passes: passes / (embedded + min(passes * each, kept + passes * cached)) for passes in PASSES
         }
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     figures["cpu_count"] = os.cpu_count()

@@ -91,11 +91,16 @@ def test_throughput_compares_equal_losses_and_says_what_work_was_saved(recipe, t
     for name in ("batch 1", "batch 4", "batch 4, questions cached"):
         assert figures["largest_difference_of_losses"][name] < 1e-4
     assert 0 < figures["gflop_per_sample"]["batch 4"] < figures["gflop_per_sample"]["plain"]
-    work, share = figures["gflop_per_sample"], figures["share_of_matrix_peak"]
+    work, plain = figures["gflop_per_sample"], figures["plain_samples_per_s"]
     assert work["batch 4, questions cached"] < work["batch 4"]
-    for name in ("batch 1", "batch 4", "batch 4, questions cached"):
-        product = work["plain"] / work[name] * share[name] / share["plain"]
-        assert figures["ratio"][name] == pytest.approx(product)
+    ways = ("batch 1", "batch 4", "batch 1, questions cached", "batch 4, questions cached")
+    assert plain[0] == plain[1] == figures["samples_per_s"]["plain"] and len(plain) == 2 + len(ways)
+    for i, name in enumerate(ways, 1):
+        seconds = (1 / plain[i] + 1 / plain[i + 1]) / 2
+        assert figures["ratio"][name] == pytest.approx(seconds * figures["samples_per_s"][name])
+        assert 0 < figures["share_of_matrix_peak"][name] < 2
+    one, ten = (figures["ratio_over_passes"]["batch 4"][passes] for passes in ("1", "10"))
+    assert max(one, ten) < max(figures["ratio"][name] for name in ways[1::2]), "as reasonings are embedded once"
 
 
 def test_spelling_by_pass_counts_the_steps_that_the_thoughts_spell(tmp_path):
