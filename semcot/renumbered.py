@@ -11,6 +11,7 @@ import itertools
 import operator
 import random
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -23,6 +24,12 @@ _NAMES = tuple(tuple(name for name in names if name not in _OTHER_WORDS) for nam
 _NAME = re.compile(rf"\b({'|'.join(itertools.chain(*_NAMES))})\b")
 _NUMBER = re.compile(r"(?<![\w.,])[0-9]+(?![\w]|[.,]\d)")  # other scripts' digits are not written anew
 _PRONOUN = re.compile(r"\b(?:he|she|him|his|hers?)\b", re.IGNORECASE)
+# What plain numbers do not tell: shares, factors in words, a change of units.
+_MORE_THAN_NUMBERS = re.compile(
+    r"%|\d/\d|\b(?:averages?|hal(?:f|ves)|twice|thrice|doubled?s?|tripled?s?|thirds?|quarters?|fourths?|fifths?"
+    r"|times (?:as|the|more)|percent(?:age)?|minutes?\b.*\bhours?|hours?\b.*\bminutes?)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*")
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -41,9 +48,10 @@ def find_template(problem: dict[str, str]) -> Template | None:
     """The template of a problem (question, reasoning, condensed_reasoning, answer); `None` if it is not understood.
 
     Two ways lead to the equations. Where the reasoning ends with the solution, "( ( 64.0 - 36.0 ) / 4.0 )", it is
-    read. Elsewhere every solution that uses each number of the question once is tried. Those are preferred that have
-    most of their equations in the reasoning, then those that have their results there, and what is left must compute
-    the same thing for other numbers too.
+    read. Elsewhere every solution that uses each number of the question once is tried. It must have all its results
+    in the reasoning, and a step of its own there; those are preferred that have most. What is left must compute the
+    same thing for other numbers too. Many numbers come to an answer in a way that is not the problem's: one that tells
+    more than plain numbers gives no template.
     """
     question = problem["question"]
     values = [int(number) for number in _NUMBER.findall(question)]
@@ -58,25 +66,41 @@ def find_template(problem: dict[str, str]) -> Template | None:
     reasoning = f"{problem['reasoning']} {problem['condensed_reasoning']}"
     seen, formulas = set(map(int, _NUMBER.findall(reasoning))), _formulas(reasoning)
 
-    def support(equations: tuple[tuple[str, str, str], ...]) -> tuple[int, bool]:
-        written = sum(f" {equation}" in formulas for equation in _written(equations, values))
-        return written, seen.issuperset(_solve(equations, values))
+    def steps_told(equations: tuple[tuple[str, str, str], ...]) -> int:
+        return sum(_is_told(equation, formulas) for equation in _written(equations, values))
 
-    most = max(map(support, solutions), default=None)
-    solutions = [equations for equations in solutions if support(equations) == most]
-    rng = random.Random(0)
-    others = [rng.randint(1, 10**6) for _ in values]
-    meanings = {_results(equations, others)[-1] for equations in solutions}
-    return Template(question, solutions[0]) if len(meanings) == 1 else None
+    if _MORE_THAN_NUMBERS.search(question):
+        return None
+    solutions = [equations for equations in solutions if seen.issuperset(_solve(equations, values))]
+    most = max(map(steps_told, solutions), default=0)
+    solutions = [equations for equations in solutions if 0 < most == steps_told(equations)]
+    templates = [Template(question, equations) for equations in solutions]
+    return templates[0] if len(set(map(_meaning, templates))) == 1 else None
 
 
 def find_templates(problems: Iterable[dict[str, str]], split: str) -> list[Template]:
-    """The templates of a split, "train" or "eval"; those of one wording are all in the same one."""
+    """
+    The templates of a split, "train" or "eval"; those of one wording are all in the same one, and mean the same: of
+    several meanings, the one that most of them have.
+    """
     templates = [template for problem in problems if (template := find_template(problem))]
     first: dict[str, str] = {}
-    for question in sorted(template.question for template in templates):
-        first.setdefault(wording(question), question)
-    return [template for template in templates if in_eval(first[wording(template.question)]) == (split == "eval")]
+    meanings: dict[str, Counter[Fraction]] = defaultdict(Counter)
+    for template in sorted(templates):
+        first.setdefault(wording(template.question), template.question)
+        meanings[wording(template.question)][_meaning(template)] += 1
+    return [
+        template
+        for template in templates
+        if in_eval(first[wording(template.question)]) == (split == "eval")
+        and meanings[wording(template.question)].most_common(1)[0][0] == _meaning(template)
+    ]
+
+
+def _meaning(template: Template) -> Fraction:
+    """What a template computes for some other numbers: the same for two that mean the same."""
+    rng = random.Random(0)
+    return _results(template.equations, [rng.randint(1, 10**6) for _ in _NUMBER.findall(template.question)])[-1]
 
 
 def renumbered(
@@ -186,6 +210,13 @@ def _formulas(reasoning: str) -> str:
     for sign, marks in {"*": r"\\times|\\cdot|×", "/": r"\\div|÷", "-": "−|–"}.items():
         text = re.sub(marks, f" {sign} ", text)
     return " " + " ".join(re.findall(r"(?<![\w.,])\d+|[+*/=-]|[.:;\n]", text))
+
+
+def _is_told(equation: str, formulas: str) -> bool:
+    """Whether the left side of "64 - 36 = 28" is among the formulas, a sum or a product either way round."""
+    left = equation.partition(" = ")[0]
+    sides = [left, " ".join(reversed(left.split()))] if set(left) & set("+*") else [left]
+    return any(f" {side} " in f"{formulas} " for side in sides)
 
 
 def _chains(count: int) -> Iterator[tuple[tuple[str, str, str], ...]]:

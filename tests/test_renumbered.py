@@ -5,7 +5,7 @@ import re
 import pytest
 
 from semcot.data import load_problems
-from semcot.renumbered import Template, find_template, renumbered, with_other_numbers
+from semcot.renumbered import Template, find_template, find_templates, renumbered, with_other_numbers
 from semcot.synthetic import in_eval
 from tests.test_synthetic import EQUATION, KEYS, is_true
 
@@ -59,6 +59,12 @@ class TestFindTemplate:
             problem("He had 5000 and lost 2. How many?", "5000 - 2 = 4998", "4998"),
             problem("What colour is the sky?", "It is blue.", "blue"),
             problem("What is 7?", "It is 7.", "7"),
+            # Other ways to the answer than the one that happens to give it too.
+            problem("7 boxes and 3 boxes, 8 in each.", "7 * 8 = 56, 3 * 8 = 24, 56 + 24 = 80", "80"),
+            problem("8 sandwiches, two slices each, packs of 4. How many packs?", "8 * 2 = 16, 16 / 4 = 4", "4"),
+            problem("He won $67, paid 21 % and $11. What is left?", "67 - 21 = 46, 46 - 11 = 35", "35"),
+            problem("He had 5 and found twice 2. How many?", "5 + 2 = 7, 7 + 2 = 9", "7"),
+            problem("4 pages in 29 minutes. How many hours for 44?", "44 / 4 = 11, 29 - 11 = 18", "18"),
         ],
     )
     def test_what_is_ambiguous_or_not_understood_gives_none(self, case):
@@ -68,9 +74,21 @@ class TestFindTemplate:
         reasoning = "We subtract \\(64 - 36\\), which is 28 (two digits). Then \\(28 / 4 = 7\\)."
         assert find_template({**TRIVIA, "reasoning": reasoning}).equations == (("n0", "-", "n1"), ("r0", "/", "n2"))
 
-    def test_another_way_in_the_reasoning_does_not_matter_if_only_one_thing_gives_the_answer(self):
-        found = find_template(problem("7 boxes and 3 boxes, 8 in each.", "7 * 8 = 56, 3 * 8 = 24, 56 + 24 = 80", "80"))
-        assert found.equations == (("n0", "+", "n1"), ("r0", "*", "n2"))
+    def test_of_one_wording_what_most_of_its_problems_mean(self):
+        told = "{} bought {} boxes and gave {} to a friend. Each box has {} pieces. How many pieces has {} now?"
+        numbers = [(7, 2, 6), (9, 5, 3), (14, 8, 4)]
+        right = [
+            problem(
+                told.format("Zed", a, b, c, "Zed"),
+                f"{a} - {b} = {a - b}, {a - b} * {c} = {(a - b) * c}",
+                str((a - b) * c),
+            )
+            for a, b, c in numbers
+        ]
+        other = problem(told.format("Amy", 12, 6, 11, "Amy"), "6 * 11 = 66, 66 - 12 = 54", "54")
+        assert find_template(other).equations[0] == ("n1", "*", "n2")
+        found = [template for split in ("train", "eval") for template in find_templates([*right, other], split)]
+        assert [template.equations for template in found] == [(("n0", "-", "n1"), ("r0", "*", "n2"))] * 3
 
     def test_two_ways_to_the_same_thing_are_not_ambiguous(self):
         reasoning = "9 - 3 = 6, 6 - 2 = 4, 3 + 2 = 5"
@@ -129,7 +147,9 @@ class TestRenumbered:
         heroes = (("Haley", "she"), ("Robin", "he"), ("Zed", "he"), ("Amy", "she"))
         told = [
             problem(
-                f"{hero} had {a} eggs. If {they} ate {b}, how many has {hero}? ({'x' * i})", f"{a} - {b}", str(a - b)
+                f"{hero} had {a} eggs. If {they} ate {b}, how many has {hero}? ({'x' * i})",
+                f"{a} - {b} = {a - b}",
+                str(a - b),
             )
             for hero, they in heroes
             for a, b in ((9, 4), (31, 12), (50, 7))
