@@ -850,7 +850,11 @@ _NUMBER = re.compile(rf"\{{([{_NUMBERS}])\}}")
 
 
 def _draw_numbers(variation: Variation, names: list[str], rng: random.Random) -> dict[str, int]:
-    """Draws numbers until all that is told can be true and every result is a whole number from 1 to 999."""
+    """
+    Draws numbers until the scene's conditions hold and every result is a whole number from 1 to 999. The conditions are
+    of pairs of numbers: where three are told, a story in twenty tells what cannot be, such as more sold than there was;
+    its answer follows from its question all the same.
+    """
     large, factor, small = rng.choices(((12, 5, 8), (40, 9, 12), (99, 12, 20), (700, 12, 40)), (3, 4, 4, 2))[0]
     highest = {name: factor if name in "klm" else small if name in "stu" else large for name in names}
     told = [condition for condition in variation.conditions if {condition[0], condition[2]} <= set(names)]
