@@ -13,7 +13,7 @@ from transformers import HfArgumentParser
 
 from semcot.answers import check_answers
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
-from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.evaluation import check_questions, describe_machine, evaluate_method, load_model, with_speedups
 from semcot.machine import without_cudnn_attention
 from semcot.methods import COMPARED, METHODS
 from semcot.report import format_table, prepare_output_dir, write_report
@@ -70,14 +70,20 @@ def main() -> None:
     if options.data.removeprefix(RENUMBERED) in HUB_DATASETS and (folder := os.environ.get("SEMCOT_DATA_DIR")):
         command = f"SEMCOT_DATA_DIR={shlex.quote(folder)} {command}"
 
+    methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
+    lengths = {
+        method: options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens
+        for method in methods
+    }
+    for method, max_new_tokens in lengths.items():
+        check_questions(method, problems["question"], max_new_tokens, options.data)
     summaries, predictions = [], []
-    for name in dict.fromkeys(options.methods):
-        method = METHODS[name](model, tokenizer)
+    for method, max_new_tokens in lengths.items():
         summary, answers = evaluate_method(
             method,
             problems,
             batch_size=options.batch_size,
-            max_new_tokens=options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             latency_samples=options.latency_samples,
         )
         summaries.append({**summary, **context})

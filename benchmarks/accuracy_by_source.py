@@ -26,7 +26,7 @@ def main() -> None:
             source_of.setdefault(question, name)
     right: dict[str, list[list[bool]]] = defaultdict(lambda: [[] for _ in arguments.results])
     for column, folder in enumerate(arguments.results):
-        for line in (folder / "predictions.jsonl").read_text().splitlines():
+        for line in (folder / "predictions.jsonl").open(encoding="utf-8"):
             prediction = json.loads(line)
             if prediction["method"] == "semcot":
                 right[source_of[prediction["question"]]][column].append(prediction["correct"])

@@ -31,7 +31,7 @@ def main() -> None:
     steps = {problem["question"]: operations(run["dataset"], problem) for problem in problems}
     answers = {problem["question"]: problem["answer"] for problem in problems}
     right = defaultdict(list)
-    for line in (folder / "predictions.jsonl").read_text().splitlines():
+    for line in (folder / "predictions.jsonl").open(encoding="utf-8"):
         prediction = json.loads(line)
         if prediction["method"] == "semcot":
             found = steps[prediction["question"]]

@@ -75,10 +75,14 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True)
     arguments = parser.parse_args()
     options = parse_options([arguments.recipe, "--output_dir", arguments.output_dir])
+    asked = [parse_source(source) for source in arguments.data]
     folder = prepare_output_dir(arguments.output_dir)
     set_seed(options.seed)
     train_set, validation_set = load_data(options)
+    if not arguments.batch_size <= arguments.problems <= len(train_set):
+        parser.error(f"--problems must be from {arguments.batch_size}, a batch, to {len(train_set)}, all there are")
     train_set = train_set.select(range(arguments.problems))
+    sources = [(name, seed, load_problems(name, "eval", num_samples=number, seed=seed)) for name, number, seed in asked]
     model, tokenizer = load_model(arguments.model)
     base = model.language_model
     base.set_attn_implementation(options.attention or base.config._attn_implementation)
@@ -114,14 +118,12 @@ def main() -> None:
     base.eval()
 
     command = shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]])
-    for source in arguments.data:
-        name, num_samples, seed = parse_source(source)
-        problems = load_problems(name, "eval", num_samples=num_samples, seed=seed)
+    for name, seed, problems in sources:
         summary, predictions = evaluate_method(method, problems)
         context = {"dataset": name, "data_sha256": fingerprint(problems), "model": options.base_model, "seed": seed}
         context |= {"train_problems": arguments.problems, **describe_machine(model)}
         results = with_speedups([{**summary, **context}])
-        write_report(prepare_output_dir(folder / name), results, predictions, command)
+        write_report(prepare_output_dir(folder / Path(name).stem), results, predictions, command)
         print(f"\n{name}\n{format_table(results)}")
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = SemCoTForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=True)
-    problems = [json.loads(line) for line in arguments.problems.read_text().splitlines()]
+    problems = [json.loads(line) for line in arguments.problems.open(encoding="utf-8")]
     problems.sort(key=lambda problem: len(problem["question"]))
     found = read_thoughts(model, tokenizer, problems)
     counts: Counter[str] = Counter()

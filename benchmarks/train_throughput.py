@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.samples < max(*options.batch_sizes, options.plain_samples):
+        parser.error(f"--samples {options.samples} are fewer than a batch or than the --plain_samples")
     options.dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
     logging.set_verbosity_error()
     without_cudnn_attention()  # as in training

@@ -24,9 +24,11 @@ def main() -> None:
     questions = {split: [template.question for template in find_templates(problems, split)] for split in SPLITS}
     for split, found in questions.items():
         print(f"{split}: {len(found)} of {len(problems)} problems, in {len(set(map(wording, found)))} wordings")
-    right: dict[str, list[bool]] = {"variants in train": [], "others": []}
     for folder in arguments.results:
-        for prediction in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines()):
+        right: dict[str, list[bool]] = {"variants in train": [], "others": []}
+        for prediction in map(json.loads, (folder / "predictions.jsonl").open(encoding="utf-8")):
+            if prediction.get("method", "semcot") != "semcot":
+                continue
             kind = "variants in train" if prediction["question"] in questions["train"] else "others"
             right[kind].append(prediction["correct"])
         for kind, outcomes in right.items():

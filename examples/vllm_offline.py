@@ -39,14 +39,15 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(options.model, trust_remote_code=True, dtype=options.dtype).to(device)
     tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=True)
-    lines = options.questions.read_text(encoding="utf-8").splitlines()[: options.limit]
-    questions = [json.loads(line)["question"] for line in lines]
+    with options.questions.open(encoding="utf-8") as file:
+        questions = [json.loads(line)["question"] for line in file][: options.limit]
     batches = [questions[i : i + options.batch_size] for i in range(0, len(questions), options.batch_size)]
     method = SemCoT(model, tokenizer)
 
-    engine = vllm.LLM(
-        model.language_model.name_or_path, dtype=options.dtype, enable_prompt_embeds=True, enforce_eager=device == "cpu"
-    )
+    base = model.language_model.name_or_path or model.config.base_model_name_or_path
+    if not base:
+        raise SystemExit(f"{options.model} does not name its base; vLLM needs the base's folder or Hub id.")
+    engine = vllm.LLM(base, dtype=options.dtype, enable_prompt_embeds=True, enforce_eager=device == "cpu")
     sampling = vllm.SamplingParams(temperature=0, max_tokens=method.max_new_tokens, stop_token_ids=method.end_ids)
 
     def with_vllm() -> list[str]:

@@ -13,11 +13,18 @@ import torch
 from datasets import Dataset
 from scipy.stats import binomtest
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.machine import device_name, peak_memory, versions
 from semcot.methods import Method
+from semcot.tokenization import THOUGHT_TOKEN
 
 _METRICS = Path(__file__).parent / "metrics"
 _WARM_UP_TOKENS = 4
@@ -46,14 +53,32 @@ def load_model(
         raise FileNotFoundError(f"There is no checkpoint folder {path!r}, and it is no Hub id (owner/name) either.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    options = {} if base_model is None else {"base_model": base_model}
-    model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, dtype=dtype, **options)
-    if model.config.model_type != "semcot":
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {device}, but PyTorch sees no GPU here: give cpu.")
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16, float16 or auto.")
+    if (kind := PreTrainedConfig.get_config_dict(path)[0].get("model_type")) != "semcot":
         raise ValueError(
-            f"{path} holds a {model.config.model_type} model, not a SemCoT checkpoint. Train one on it with "
+            f"{path} holds a {kind} model, not a SemCoT checkpoint. Train one on it with "
             "train_semcot.py; the methods direct and cot then run on it as the checkpoint's base."
         )
+    options = {} if base_model is None else {"base_model": base_model}
+    model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, dtype=dtype, **options)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+
+
+def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str) -> None:
+    """Raises `ValueError`, with its number in `source`, for a question that the method cannot ask the model."""
+    limit = getattr(method.model.config.text_config, "max_position_embeddings", None)
+    prompts = method.tokenizer(method.prompts(questions), add_special_tokens=False).input_ids
+    for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True), 1):
+        if THOUGHT_TOKEN in question:
+            raise ValueError(f"{source}, problem {number}: the question holds {THOUGHT_TOKEN}, which marks a place.")
+        if limit and len(prompt) + max_new_tokens > limit:
+            raise ValueError(
+                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
+                f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
+            )
 
 
 def evaluate_method(

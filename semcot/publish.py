@@ -38,16 +38,25 @@ def publish(options: PublishOptions) -> None:
     """Writes the copy and says how large it is."""
     models = [SemCoTForCausalLM.from_pretrained(path, dtype=torch.float32) for path in options.model]
     model = models[-1]
-    for path, other in zip(options.model, models, strict=True):
-        if other.config.base_model_name_or_path != model.config.base_model_name_or_path:
-            raise ValueError(f"{path} has another base than {options.model[-1]}; their mean would be neither's.")
+    dtype = getattr(torch, options.weights_dtype, None)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"weights_dtype is {options.weights_dtype!r}: give bfloat16, float16 or float32.")
+    weights = [other.state_dict() for other in models]
+    shapes = [{name: weight.shape for name, weight in part.items()} for part in weights]
+    same = ["base_model_name_or_path", "num_thoughts", "thought_offset"]
+    same += ["thought_passes"] if options.thought_passes is None else []
+    for path, other, found in zip(options.model, models, shapes, strict=True):
+        differs = [name for name in same if getattr(other.config, name) != getattr(model.config, name)]
+        differs += ["weights of other shapes"] if found != shapes[-1] else []
+        if differs:
+            raise ValueError(
+                f"{path} differs from {options.model[-1]} in {', '.join(differs)}; their mean would be neither's."
+            )
     if os.path.isdir(model.config.base_model_name_or_path or ""):
         raise ValueError(
             f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
             "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."
         )
-    weights = [other.state_dict() for other in models]
-    dtype = getattr(torch, options.weights_dtype)
     mean = {}
     for name in weights[0]:
         in_float8 = options.float8 and re.search(options.float8, name)

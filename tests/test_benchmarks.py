@@ -170,7 +170,7 @@ def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_p
     problems = [
         {
             "question": f"{name} had {a} eggs and ate {b}. How many? ({'x' * i})",
-            "reasoning": f"{a} - {b}",
+            "reasoning": f"{a} - {b} = {a - b}",
             "answer": str(a - b),
         }
         for name in ("Haley", "Robin")
@@ -181,6 +181,7 @@ def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_p
     file = tmp_path / "own.json"
     file.write_text(json.dumps(problems))
     rows = [{"question": problem["question"], "correct": problem["question"] != "Why?"} for problem in problems]
+    rows += [{**row, "method": "direct", "correct": False} for row in rows]
     (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lines = run("wordings.py", file, tmp_path).splitlines()
     train, evaluation = (int(line.split()[1]) for line in lines[:2])

@@ -14,7 +14,14 @@ from scipy.stats import binomtest
 from modeling_semcot import SemCoTForCausalLM
 from semcot import demo, machine, methods
 from semcot.data import load_problems
-from semcot.evaluation import _WARM_UP_TOKENS, describe_machine, evaluate_method, load_model, with_speedups
+from semcot.evaluation import (
+    _WARM_UP_TOKENS,
+    check_questions,
+    describe_machine,
+    evaluate_method,
+    load_model,
+    with_speedups,
+)
 from semcot.machine import device_name
 from semcot.methods import METHODS, Method, Output
 from semcot.report import format_table, prepare_output_dir, write_report
@@ -320,7 +327,21 @@ def test_load_model_says_what_is_wrong(semcot, tmp_path):
         load_model(str(tmp_path / "nowhere"))
     semcot[0].language_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="llama model, not a SemCoT checkpoint"):
-        load_model(str(tmp_path))
+        load_model(str(tmp_path), base_model="another")
+    with pytest.raises(ValueError, match="dtype 'fp16' is none of PyTorch's"):
+        load_model(str(tmp_path), dtype="fp16")
+
+
+@pytest.mark.parametrize("name", ["semcot", "direct", "cot"])
+def test_questions_that_cannot_be_asked_are_named(semcot, name):
+    method = METHODS[name](*semcot)
+    check_questions(method, QUESTIONS, 16, "own.jsonl")
+    with pytest.raises(ValueError, match="own.jsonl, problem 3: the question holds <thought>"):
+        check_questions(method, [*QUESTIONS[:2], "What is <thought>?"], 16, "own.jsonl")
+    with pytest.raises(ValueError, match=rf"problem 2: its prompt for {name} has \d+ tokens, .* the base reads 512"):
+        check_questions(method, [QUESTIONS[0], "long " * 400], 16, "own.jsonl")
+    with pytest.raises(ValueError, match="problem 1: .* its answer up to 500"):
+        check_questions(method, QUESTIONS, 500, "own.jsonl")
 
 
 def test_load_model(adapter):

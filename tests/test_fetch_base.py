@@ -188,6 +188,10 @@ def test_auto_falls_back_to_the_hub(tmp_path):
     files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}", "onnx/model.onnx": b"big"}
     with HubServer() as hub:
         hub.repositories[fetch_base.HUB_ID] = Repository()
+        hub.repositories[fetch_base.HUB_ID].commit("main", {"config.json": b"{}"})
+        half = subprocess.run(command, env={**environment, **hub.environment(tmp_path / "cache")}, **options)
+        assert half.returncode == 1 and "on the Hub has no model.safetensors" in half.stderr
+        assert not list((tmp_path / "models").iterdir())
         hub.repositories[fetch_base.HUB_ID].commit("main", files)
         online = subprocess.run(command, env={**environment, **hub.environment(tmp_path / "cache")}, **options)
     assert online.returncode == 0, online.stderr

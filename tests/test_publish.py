@@ -77,6 +77,18 @@ def test_no_mean_over_different_bases(checkpoints, tmp_path):
     config = checkpoints[0] / "config.json"
     config.write_text(config.read_text().replace("someone/tiny-llama", "someone/other"))
     tiny_language_model().save_pretrained(tmp_path / "models" / "other")
-    with pytest.raises(ValueError, match="first has another base than .*second"):
+    with pytest.raises(ValueError, match="first differs from .*second in base_model_name_or_path; their mean"):
         publish(PublishOptions(model=[str(folder) for folder in checkpoints], output_dir=str(tmp_path / "mean")))
+    assert not (tmp_path / "mean").exists()
+
+
+def test_no_mean_over_what_does_not_fit_and_no_weights_in_whole_numbers(checkpoints, tmp_path):
+    options = {"model": [str(folder) for folder in checkpoints], "output_dir": str(tmp_path / "mean")}
+    model, tokenizer = tiny_semcot(generator=3, base_model_name_or_path="someone/tiny-llama")
+    model.save_pretrained(checkpoints[0], checkpoint_kind="adapter")
+    with pytest.raises(ValueError, match="first differs from .*second in thought_passes, weights of other shapes"):
+        publish(PublishOptions(**options))
+    for dtype in ("int8", "foo"):
+        with pytest.raises(ValueError, match=f"weights_dtype is '{dtype}'"):
+            publish(PublishOptions(**options, weights_dtype=dtype))
     assert not (tmp_path / "mean").exists()
