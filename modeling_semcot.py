@@ -648,7 +648,7 @@ class SemCoTForCausalLM(
             **config_kwargs,
         )
         model = cls(config, with_base=False)
-        _cast(model, generator.dtype)
+        cast_weights(model, generator.dtype)
         model.generator = generator.requires_grad_(True)
         model.to(device=base.get_input_embeddings().weight.device)
         model.attach_base(base)
@@ -669,7 +669,7 @@ class SemCoTForCausalLM(
         self.thought_layers = AutoModel.from_config(_thought_layers_config(self.config))
         self.thought_layers.set_input_embeddings(None)
         self._start_thought_layers()
-        _cast(self.thought_layers, self.projection.weight.dtype)
+        cast_weights(self.thought_layers, self.projection.weight.dtype)
         self.thought_layers.to(self.projection.weight.device).train(self.training)
 
     @torch.no_grad()
@@ -1075,7 +1075,7 @@ def find_base(name: str, *folders: str | os.PathLike | None) -> str:
     return next((str(folder) for folder in candidates if (folder / "config.json").is_file()), name)
 
 
-def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """The weights alone: a rotary embedding's frequencies, which are buffers, would be rounded for good."""
     for weight in module.parameters():
         weight.data = weight.data.to(dtype)

@@ -34,13 +34,13 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from modeling_semcot import SemCoTForCausalLM  # noqa: E402
+from modeling_semcot import SemCoTForCausalLM, cast_weights  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
 from semcot.files import write_json  # noqa: E402
@@ -152,12 +152,6 @@ def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocas
             loss = compute_loss()
         loss.backward()
     return counter.get_total_flops()
-
-
-def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
-    """The weights alone: the frequencies of its rotary embeddings, which are buffers, would be rounded for good."""
-    for weight in base.parameters():
-        weight.data = weight.data.to(dtype)
 
 
 def now(device: torch.device) -> float:
@@ -330,10 +324,10 @@ def main() -> None:
             counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
         if chosen.torch_compile:
             compile_layers(chosen, model, encoder)
-        cast(model.language_model, torch.float32)
+        cast_weights(model.language_model, torch.float32)
         for size in options.batch_sizes:
             compare(f"batch {size}{way}", trainer_of(chosen, size, compared_cache, rows))
-        cast(model.language_model, getattr(torch, base_dtype))
+        cast_weights(model.language_model, getattr(torch, base_dtype))
         for size in options.batch_sizes:
             some = rows.select(range(min(len(rows), WARM_UP * size)))
             trainer_of(chosen, size, cache, some).train()
@@ -347,14 +341,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         # Losses are compared in float32, where all ways are the same but for rounding.
-        cast(model.language_model, torch.float32)
+        cast_weights(model.language_model, torch.float32)
         if encoder is not None:
             meanings = encode_texts(encoder, [row["reasoning"] for row in compared])
             for row, meaning in zip(compared, meanings, strict=True):
                 row["reasoning_embedding"] = meaning.float().cpu()
         plain = plain_means()
         compared_cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
-        cast(model.language_model, getattr(torch, base_dtype))
+        cast_weights(model.language_model, getattr(torch, base_dtype))
 
         plain_rows = list(rows.select(range(options.plain_samples)))
         plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
@@ -372,7 +366,7 @@ def main() -> None:
             except Exception as error:  # the other ways are timed all the same
                 traceback.print_exc()
                 figures["failed"][way] = repr(error)
-                cast(model.language_model, getattr(torch, base_dtype))
+                cast_weights(model.language_model, getattr(torch, base_dtype))
     figures["seconds_once_per_problem"] = once
     plain_rate = figures["samples_per_s"]["plain"]
     both = {f"batch {size}{way}" for size in options.batch_sizes for way in ("", ", questions cached")}

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.machine import device_name, peak_memory, versions
+from semcot.machine import device_name, dtype_named, peak_memory, versions
 from semcot.methods import Method
 from semcot.tokenization import THOUGHT_TOKEN
 
@@ -55,8 +55,7 @@ def load_model(
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device}, but PyTorch sees no GPU here: give cpu.")
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16, float16 or auto.")
+    dtype = dtype if dtype == "auto" else dtype_named(dtype)
     if (kind := PreTrainedConfig.get_config_dict(path)[0].get("model_type")) != "semcot":
         raise ValueError(
             f"{path} holds a {kind} model, not a SemCoT checkpoint. Train one on it with "

@@ -22,6 +22,14 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or "cpu"
 
 
+def dtype_named(name: str) -> torch.dtype:
+    """PyTorch's floating dtype of this name. Raises `ValueError` where there is none."""
+    dtype = getattr(torch, name, None)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype {name!r} is none of PyTorch's for weights: give float32, bfloat16 or float16.")
+    return dtype
+
+
 def without_cudnn_attention() -> None:
     """
     Leaves cuDNN's attention out, which newer GPUs are given first: it makes a plan for every new shape of a batch, and

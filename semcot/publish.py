@@ -16,6 +16,7 @@ import torch
 from transformers import AutoTokenizer, HfArgumentParser
 
 from modeling_semcot import SemCoTForCausalLM
+from semcot.machine import dtype_named
 
 
 @dataclass
@@ -36,11 +37,9 @@ class PublishOptions:
 
 def publish(options: PublishOptions) -> None:
     """Writes the copy and says how large it is."""
+    dtype = dtype_named(options.weights_dtype)
     models = [SemCoTForCausalLM.from_pretrained(path, dtype=torch.float32) for path in options.model]
     model = models[-1]
-    dtype = getattr(torch, options.weights_dtype, None)
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"weights_dtype is {options.weights_dtype!r}: give bfloat16, float16 or float32.")
     weights = [other.state_dict() for other in models]
     shapes = [{name: weight.shape for name, weight in part.items()} for part in weights]
     same = ["base_model_name_or_path", "num_thoughts", "thought_offset"]

@@ -266,7 +266,7 @@ def train_reasoning_encoder(
 
 def warm_up_steps(share: float, steps: int) -> int:
     """Steps of a phase in which its learning rate rises from 0; not all of them, so that the shortest trains too."""
-    return min(math.ceil(share * steps), steps - 1)
+    return min(math.ceil(share * steps), max(steps - 1, 0))
 
 
 def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size: int = 32) -> dict[str, float]:

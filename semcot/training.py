@@ -39,7 +39,7 @@ from semcot.data import (
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
 from semcot.exchange import ExchangeCollator, last_step, spelt_right, states_of, with_index
 from semcot.files import last_whole_checkpoint, write_json
-from semcot.machine import peak_memory, without_cudnn_attention
+from semcot.machine import dtype_named, peak_memory, without_cudnn_attention
 from semcot.options import PHASES, TrainOptions
 from semcot.question_cache import QuestionCache
 from semcot.reasoning_encoder import (
@@ -302,8 +302,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"dtype {dtype!r} is none of PyTorch's: give float32, bfloat16, float16 or auto.")
+    dtype = dtype if dtype == "auto" else dtype_named(dtype)
     loading = {"attn_implementation": options.attention} if options.attention else {}
     with _loading("base", options.base_model):
         base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)

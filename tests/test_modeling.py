@@ -6,7 +6,7 @@ from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from modeling_semcot import CACHE, SemCoTForCausalLM, _cast, decoder_layers
+from modeling_semcot import CACHE, SemCoTForCausalLM, cast_weights, decoder_layers
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -389,9 +389,9 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
     _, tokenizer = tiny_semcot()
     if isinstance(generator, str):
         dtype, generator = getattr(torch, generator), tiny_language_model(hidden_size=16, num_hidden_layers=2, seed=1)
-        _cast(generator, dtype)
+        cast_weights(generator, dtype)
     dtype, base = getattr(torch, base), tiny_language_model()
-    _cast(base, dtype)
+    cast_weights(base, dtype)
     wide = {"thought_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
     model = SemCoTForCausalLM.from_components(base, generator, **wide)
     batch = prompts(tokenizer)

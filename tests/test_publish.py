@@ -89,6 +89,6 @@ def test_no_mean_over_what_does_not_fit_and_no_weights_in_whole_numbers(checkpoi
     with pytest.raises(ValueError, match="first differs from .*second in thought_passes, weights of other shapes"):
         publish(PublishOptions(**options))
     for dtype in ("int8", "foo"):
-        with pytest.raises(ValueError, match=f"weights_dtype is '{dtype}'"):
+        with pytest.raises(ValueError, match=f"dtype '{dtype}' is none of PyTorch's"):
             publish(PublishOptions(**options, weights_dtype=dtype))
     assert not (tmp_path / "mean").exists()
