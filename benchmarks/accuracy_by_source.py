@@ -31,7 +31,8 @@ def main() -> None:
             if prediction["method"] == "semcot":
                 right[source_of[prediction["question"]]][column].append(prediction["correct"])
     for name, columns in right.items():
-        print(f"{name:24}", *(f"{sum(column) / len(column):6.1%} of {len(column)}" for column in columns))
+        shares = (f"{sum(column) / len(column):6.1%} of {len(column)}" if column else "     – of 0" for column in columns)
+        print(f"{name:24}", *shares)
 
 
 if __name__ == "__main__":

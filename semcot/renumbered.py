@@ -41,7 +41,7 @@ class Template(NamedTuple):
     question: str
     equations: tuple[tuple[str, str, str], ...]
     """(left, operation, right) of each step; an operand is "n0", "n1", … for a number of the question in the order of
-    telling, "r0", "r1", … for the result of a step, or a number that the question does not write in digits."""
+    telling, or "r0", "r1", … for the result of a step."""
 
 
 def find_template(problem: dict[str, str]) -> Template | None:
@@ -179,8 +179,7 @@ def _results(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) ->
     """The result of each step."""
     slots = {f"n{i}": Fraction(number) for i, number in enumerate(numbers)}
     for i, (left, operation, right) in enumerate(equations):
-        a, b = (slots[operand] if operand in slots else Fraction(operand) for operand in (left, right))
-        slots[f"r{i}"] = _OPERATIONS[operation](a, b)
+        slots[f"r{i}"] = _OPERATIONS[operation](slots[left], slots[right])
     return [slots[f"r{i}"] for i in range(len(equations))]
 
 
@@ -198,7 +197,7 @@ def _written(equations: tuple[tuple[str, str, str], ...], numbers: list[int]) ->
     results = _solve(equations, numbers)
     slots = {f"n{i}": number for i, number in enumerate(numbers)} | {f"r{i}": value for i, value in enumerate(results)}
     return [
-        f"{slots.get(left, left)} {operation} {slots.get(right, right)} = {result}"
+        f"{slots[left]} {operation} {slots[right]} = {result}"
         for (left, operation, right), result in zip(equations, results, strict=True)
     ]
 
@@ -236,7 +235,7 @@ def _chains(count: int) -> Iterator[tuple[tuple[str, str, str], ...]]:
 
 
 def _parse_expression(text: str, values: list[int]) -> tuple[tuple[str, str, str], ...] | None:
-    """The equations of "( ( 64.0 - 36.0 ) / 4.0 )"; `None` unless each number stands once in the question or never."""
+    """The equations of "( ( 64.0 - 36.0 ) / 4.0 )"; `None` unless each number stands once in the question."""
     equations: list[tuple[str, str, str]] = []
 
     def operand(node: ast.expr) -> str:
@@ -245,9 +244,9 @@ def _parse_expression(text: str, values: list[int]) -> tuple[tuple[str, str, str
             equations.append(step)
             return f"r{len(equations) - 1}"
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and node.value == int(node.value):
-            if values.count(int(node.value)) > 1:
-                raise ValueError("it stands twice in the question")
-            return f"n{values.index(int(node.value))}" if int(node.value) in values else str(int(node.value))
+            if values.count(int(node.value)) != 1:
+                raise ValueError("the question does not tell it, or twice")
+            return f"n{values.index(int(node.value))}"
         raise ValueError("not an expression of numbers")
 
     try:

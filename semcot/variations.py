@@ -6,7 +6,7 @@ A scene tells more than any of its questions needs, so that the numbers that mat
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from semcot.synthetic import OPERATIONS, choices_of, draw, expand, of_length, polish, tell, vocabulary
@@ -14,7 +14,7 @@ from semcot.synthetic import OPERATIONS, choices_of, draw, expand, of_length, po
 # A block is one scene:
 #   :  the kinds of thing it may be about; words drawn once for the whole scene (name: this|that)
 #   .  a fact     ~  a fact that is told now and then, and always where the question needs one of its numbers
-#   !  what must hold: each difference at least 1, each quotient whole
+#   !  what must hold of numbers that are told: each difference at least 1, each quotient whole; from left to right
 #   =  the equations, then the question; one line for each variation
 # Numbers: a b c d e f large, s t u small, k l m factors. Results p, q, r in their order. {n} {o} {o2} are people, {he}
 # {him} {his} is {n}; {x1} {x2} two sorts of {things}. [this|that] is a free choice.
@@ -51,12 +51,13 @@ _SCENES = """
 : toy candy fruit book
 . {o} has {a} fewer {things} than {n}
 . {n} has {b} [more {things} than|{things} more than] {o2}
+! c - a, c - b, d + a - b, e + b - a
 = c - a ? if {n} has {c} {things}, how many {things} does {o} have
 = c - b ? if {n} has {c} {things}, how many {things} does {o2} have
-= c + a ? if {o} has {c} {things}, how many {things} does {n} have
-= c + b ? if {o2} has {c} {things}, how many {things} does {n} have
-= c + b, p - a ? if {o2} has {c} {things}, how many {things} does {o} have
-= c + a, p - b ? if {o} has {c} {things}, how many {things} does {o2} have
+= d + a ? if {o} has {d} {things}, how many {things} does {n} have
+= e + b ? if {o2} has {e} {things}, how many {things} does {n} have
+= e + b, p - a ? if {o2} has {e} {things}, how many {things} does {o} have
+= d + a, p - b ? if {o} has {d} {things}, how many {things} does {o2} have
 = b - a ? how many more {things} does {o} have than {o2}
 
 : fruit toy book candy
@@ -106,6 +107,7 @@ _SCENES = """
 . there were {a} {beasts} in the {place}
 . some of them [left|ran off|wandered away], and {b} {beasts} [stayed|are left|remain]
 ~ a farmer has looked after them for {s} years
+! a - b
 = a - b ? how many {beasts} [left|are gone]
 = a + c ? how many {beasts} were there the day before, when there were {c} more
 = b + c ? how many {beasts} will be there if {c} new ones come
@@ -128,8 +130,8 @@ _SCENES = """
 = c - b ? how many more {whos} got on than got off
 = b - c ? how many more {whos} got off than got on
 = a - b ? how many {whos} stayed on [|at that stop]
-= a - d ? if {d} {whos} are there now, how many fewer are there than at the start
-= d - a ? if {d} {whos} are there now, how many more are there than at the start
+= b - c ? how many fewer {whos} are there now than at the start
+= c - b ? how many more {whos} are there now than at the start
 
 : ; vehicle: bus|tram|train|ferry|subway car; who: passenger|child|person|student
 . some {whos} were on the {vehicle}
@@ -241,7 +243,7 @@ _SCENES = """
 : ; item: toy car|comic book|sandwich|poster|kite|notebook|hat|cake|lamp
 . {n} had {a} dollars
 . {he} spent {b} dollars to buy {k} {items}, each at the same price
-! a - b
+! a - b, a - b - c
 = a - b ? how [much money|many dollars] does {he} have left
 = b / k ? how [much|many dollars] did each of the {items} cost
 = a - c ? if {he} comes home with {c} dollars, how much was spent altogether
@@ -298,7 +300,7 @@ _SCENES = """
 : candy treat fruit school toy
 . {n} had {a} {things} and {b} empty {boxes}
 . {he} [put|packed] {k} {things} [in|into] each {box} that {he} used
-! a / k
+! a / k, b * k - a
 = a / k ? how many {boxes} did {he} use
 = a / k, b - p ? how many {boxes} stayed empty
 = b * k ? how many {things} would fill all the {boxes}
@@ -329,7 +331,7 @@ _SCENES = """
 : candy treat
 . {n} had {a} {things}
 . after giving [an equal number|equal numbers] of {things} to {k} [friends|guests|children], {he} had {b} left
-! a - b
+! a - b / k
 = a - b ? how many {things} did {he} give away
 = a - b, p / k ? how many {things} did each of them get
 = b + c ? how many {things} would {he} have after making {c} more
@@ -338,6 +340,7 @@ _SCENES = """
 . a {who} has to bring {k} {items} to each house
 . there are {s} houses in each {lane}
 ~ there are {t} {lanes}
+! k * s * t - a
 = k * s ? how many {items} go to one {lane}
 = s * t ? how many houses are there [in all|altogether]
 = s * t, p * k ? how many {items} are that in all
@@ -347,7 +350,7 @@ _SCENES = """
 . a {who} has to bring {a} {items} to each {lane}
 . {b} of the houses there are white
 . each house gets {k} {items}
-! a / k
+! a / k - b
 = a / k ? how many houses are there in a {lane}
 = b * k ? how many {items} go to white houses
 = a / k, p - b ? how many houses in a {lane} are not white
@@ -396,6 +399,7 @@ _SCENES = """
 . {n} played {s} {sport} games {t1} and {t} games {t2}
 . {he} went to {u} games with {his} {rel}
 ~ {he} scored {a} points
+! s + t - u
 = s + t ? how many games did {he} play [in all|altogether]
 = s - t ? how many more games did {he} play {t1} than {t2}
 = t - s ? how many fewer games did {he} play {t1} than {t2}
@@ -574,7 +578,7 @@ _SCENES = """
 : ; crop: tomato|potato|pumpkin|melon|pepper|onion; who: farmer|gardener|neighbor
 . a {who} had {a} {crops} in the garden
 . {b} were picked yesterday and {c} were picked today
-! a - b, a - c
+! a - b - c
 = a - b ? how many were left after yesterday
 = b + c ? how many were picked [in all|altogether]
 = a - b, p - c ? how many are left now
@@ -584,6 +588,7 @@ _SCENES = """
 : ; crop: tomato|potato|pumpkin|melon|pepper|onion; who: farmer|gardener|neighbor
 . a {who} had {a} green {crops} and {b} red {crops}
 . {c} {crops} were [picked|sold|eaten]
+! a + b - c, a + b - c - d
 = a + b, p - c ? how many {crops} are left
 = a + b ? how many {crops} were there [at first|before]
 = a - b ? how many more green than red ones were there
@@ -606,6 +611,7 @@ _SCENES = """
 : ; who: baker|cook|caterer; one: cake|pie|tart|roll|pretzel|bun|muffin
 . a {who} made {a} {ones} [yesterday|in the morning] and {b} more [today|in the afternoon]
 . {c} {ones} were sold
+! a + b - c
 = a + b ? how many {ones} were made
 = a + b, p - c ? how many {ones} are left
 = b - a ? how many more were made [today|in the afternoon] than before
@@ -679,7 +685,7 @@ _SCENES = """
 : ; beast: swallow|stork|crane|goose|duck; land: Africa|the south|the coast; other: Asia|the east|the islands
 . {a} {beasts} lived [near the river|by the hills|in the woods]
 . {b} of them flew to {land} and {c} flew to {other} for the winter
-! a - b, a - c
+! a - b - c
 = b + c ? how many {beasts} flew away
 = b - c ? how many more {beasts} flew to {land} than to {other}
 = c - b ? how many more {beasts} flew to {other} than to {land}
@@ -721,7 +727,7 @@ _SCENES = """
 . a {who} had {a} {fruits} and used some of them
 . {b} {fruits} are left
 ~ the {who} needed {k} for each meal
-! a - b
+! a - b, a - b / k
 = a - b ? how many {fruits} were used
 = a - b, p / k ? how many meals were made
 = b + c ? how many {fruits} will there be when {c} more are bought
@@ -738,6 +744,7 @@ _SCENES = """
 : ; block: block|brick|log|card|stone; one: house|bridge|wall; two: tower|castle|gate
 . {n} has {a} {blocks}
 . {he} uses {b} {blocks} to build a {one} and {c} {blocks} to build a {two}
+! a - b - c
 = b + c ? how many {blocks} does {he} use
 = b - c ? how many more {blocks} does {he} use for the {one} than for the {two}
 = c - b ? how many more {blocks} does {he} use for the {two} than for the {one}
@@ -788,7 +795,7 @@ _SCENES = """
 : ; place: class|club|team
 . there are {a} [children|students] in a {place}, and {k} of them collect stamps
 . {n} has {b} stamps, keeps {c} for {his} own album and shares the rest equally among those {k}
-! b - c, a - k
+! b - c / k, a - k
 = b - c ? how many stamps does {n} give away
 = b - c, p / k ? how many stamps does each of them get
 = a - k ? how many in the {place} do not collect stamps
@@ -796,6 +803,7 @@ _SCENES = """
 : ; item: invitation|card|letter|photo
 . {n} bought {k} packs of {items} with {s} {items} in each
 . {he} [sent|gave] [{a} of them|{a} {items}] to friends
+! k * s - a
 = k * s ? how many {items} did {he} buy
 = k * s, p - a ? how many {items} are left
 = s - k ? how many more {items} are in a pack than there are packs
@@ -827,7 +835,7 @@ class Variation(NamedTuple):
     kinds: tuple[str, ...]
     words: tuple[tuple[str, tuple[str, ...]], ...]
     facts: tuple[tuple[str, bool], ...]  # whether it is always told
-    conditions: tuple[tuple[str, str, str], ...]
+    conditions: tuple[tuple[str, ...], ...]  # number, operation, number, ...
     equations: tuple[tuple[str, str, str, str], ...]  # (result, left, operation, right)
     question: str
 
@@ -850,24 +858,31 @@ _NUMBER = re.compile(rf"\{{([{_NUMBERS}])\}}")
 
 
 def _draw_numbers(variation: Variation, names: list[str], rng: random.Random) -> dict[str, int]:
-    """
-    Draws numbers until the scene's conditions hold and every result is a whole number from 1 to 999. The conditions are
-    of pairs of numbers: where three are told, a story in twenty tells what cannot be, such as more sold than there was;
-    its answer follows from its question all the same.
-    """
+    """Draws numbers until what the scene tells can be, and every result is a whole number from 1 to 999."""
     large, factor, small = rng.choices(((12, 5, 8), (40, 9, 12), (99, 12, 20), (700, 12, 40)), (3, 4, 4, 2))[0]
     highest = {name: factor if name in "klm" else small if name in "stu" else large for name in names}
-    told = [condition for condition in variation.conditions if {condition[0], condition[2]} <= set(names)]
+    told = [condition for condition in variation.conditions if set(names).issuperset(condition[::2])]
     while True:
         values = {name: rng.randint(2, high) for name, high in highest.items()}
-        for result, left, operation, right in (*variation.equations, *(("", *condition) for condition in told)):
-            if operation == "/" and (values[left] % values[right] or values[left] == values[right]):
-                break
-            values[result] = OPERATIONS[operation](values[left], values[right])
+        for result, *step in variation.equations:
+            values[result] = _compute(step, values)
             if not 1 <= values[result] <= 999:
                 break
         else:
-            return values
+            if all(_compute(condition, values) >= 1 for condition in told):
+                return values
+
+
+def _compute(terms: Sequence[str], values: dict[str, int]) -> int:
+    """The terms from left to right; 0 where a difference is below 1, or a quotient not whole or 1."""
+    result = values[terms[0]]
+    for operation, right in zip(terms[1::2], terms[2::2], strict=True):
+        if operation == "/" and (result % values[right] or result == values[right]):
+            return 0
+        result = OPERATIONS[operation](result, values[right])
+        if result < 1:
+            return 0
+    return result
 
 
 def vary(variation: Variation, rng: random.Random) -> dict[str, str]:
