@@ -31,8 +31,8 @@ def main() -> None:
             if prediction["method"] == "semcot":
                 right[source_of[prediction["question"]]][column].append(prediction["correct"])
     for name, columns in right.items():
-        shares = (f"{sum(column) / len(column):6.1%} of {len(column)}" if column else "     – of 0" for column in columns)
-        print(f"{name:24}", *shares)
+        shares = (f"{sum(column) / len(column):6.1%}" if column else "     –" for column in columns)
+        print(f"{name:24}", *(f"{share} of {len(column)}" for share, column in zip(shares, columns, strict=True)))
 
 
 if __name__ == "__main__":
