@@ -7,6 +7,7 @@ place. Beside them stand the checkpoint's own thoughts.
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.thoughts import answer_with, prompts_of
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
+from semcot.evaluation import describe_machine
 from semcot.files import write_json
 from semcot.reasoning_encoder import encode_texts, encode_thoughts, load_reasoning_encoder
 
@@ -94,7 +96,7 @@ def main() -> None:
         ),
     }
     record = {name: value for name, value in vars(arguments).items() if name != "output"}
-    record |= {"dtype": "float32", "thoughts": {}}
+    record |= {"command": shlex.join(["python", *sys.argv]), **describe_machine(model), "thoughts": {}}
     for name, thoughts in rows.items():
         record["thoughts"][name] = judge(model, tokenizer, encoder, problems, meanings, thoughts)
         print(name, json.dumps(record["thoughts"][name]), flush=True)

@@ -20,7 +20,7 @@ mkdir -p "$logs"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-limit=300 # seconds for each part: with those beside each other, all ends within ten minutes
+limit=300 # seconds for each part: with those beside each other, all ends within ten minutes where the base is there
 part() { # part NAME COMMAND...
     local name=$1 started=$SECONDS
     shift

@@ -5,6 +5,7 @@ repository: for measuring speed and memory where the base itself cannot be fetch
     python benchmarks/random_base.py FOLDER
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from semcot.tokenization import THOUGHT_TOKEN  # noqa: E402
 
 
 def main() -> None:
-    folder = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="where the base is written")
+    folder = parser.parse_args().folder
     config = json.loads((ROOT / "config.json").read_text())["text_config"]
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)

@@ -7,7 +7,6 @@ built, saved, loaded in a fresh process through AutoModelForCausalLM, run forwar
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -40,7 +39,9 @@ def build(folder: str, dtype: str, device: str) -> dict[str, float]:
 
 
 def run(folder: str, dtype: str, device: str) -> dict[str, float | str]:
-    """Loads the checkpoint and answers a batch of two prompts; returns seconds and the peak memory in GB."""
+    """Loads the checkpoint and answers a batch of two prompts; returns seconds, the peak memory in GB, the machine."""
+    from semcot.evaluation import describe_machine
+
     started = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
         folder, trust_remote_code=True, dtype=getattr(torch, dtype), device_map=device
@@ -66,9 +67,7 @@ def run(folder: str, dtype: str, device: str) -> dict[str, float | str]:
         "thoughts_shape": list(output.thoughts.shape),
         "sequences_shape": list(sequences.shape),
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-        "device": torch.cuda.get_device_name()
-        if device.startswith("cuda")
-        else f"{torch.get_num_threads()} CPU threads",
+        **describe_machine(model),
     }
     if device.startswith("cuda"):
         figures["peak_gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
@@ -89,13 +88,10 @@ def main() -> None:
         print(json.dumps(step))
         return
 
-    figures = {"command": " ".join(["python", *sys.argv]), "dtype": dtype, "torch": torch.__version__}
-    figures["python"] = platform.python_version()
+    figures = {"command": " ".join(["python", *sys.argv])}
     with tempfile.TemporaryDirectory() as folder:
-        for step in (
-            "build",
-            "run",
-        ):  # each in a process of its own, so that peak memory is that of loading and running
+        # Each in a process of its own, so that peak memory is that of loading and running.
+        for step in ("build", "run"):
             command = [sys.executable, __file__, "--step", step, "--folder", folder]
             result = subprocess.run(
                 [*command, "--device", options.device, "--dtype", dtype], stdout=subprocess.PIPE, text=True, check=True

@@ -6,6 +6,7 @@ through the base's embeddings. For checkpoints trained with `lens_steps` 3, on t
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.thoughts import STEPS, prompts_of, read_through_lens
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
 from semcot.distillation import step_places
+from semcot.evaluation import describe_machine
 from semcot.files import write_json
 
 
@@ -63,7 +65,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=True)
     model.config.thought_passes = arguments.passes
     problems = load_problems(f"synthetic_arithmetic:{STEPS}", num_samples=arguments.limit, seed=arguments.seed)
-    record = {"n": len(problems), "seed": arguments.seed, "dtype": "float32"}
+    record = {"command": shlex.join(["python", *sys.argv]), "n": len(problems), "seed": arguments.seed}
+    record |= describe_machine(model)
     record["passes"] = spelling_by_pass(model, tokenizer, problems.to_list())
     write_json(arguments.output, record)
     print(json.dumps(record, indent=2))

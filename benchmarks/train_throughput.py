@@ -7,8 +7,8 @@ weights, on the same problems, with the same loss.
 
 Before a way is timed, its losses on the same problems are compared with the plain loop's, in float32; where one differs
 by more than 1e-4, that is an error. A CPU that is shared changes its speed within minutes, by a quarter at times: there
-the plain loop and the matrix product are timed again after each way, and a ratio of speeds is that to the mean of the
-plain loop before and after. Beside the speeds stand the operations that a problem costs, and the share of the chip's
+the plain loop and the matrix product are timed again after each way, and a ratio of speeds is that to the plain loop's
+mean time before and after. Beside the speeds stand the operations that a problem costs, and the share of the chip's
 matrix peak that they run at: of what a large matrix product in the same dtype reaches there and then.
 
 Each batch size is timed in several ways: as training goes here by default; with `--cache_questions`, where the base

@@ -1,6 +1,6 @@
 """
 How many problems of a real data set "renumbered:" understands, in how many wordings; and, of an evaluation on the real
-ones, how many are right of those whose variants are in "train", and of the others.
+ones, how many are worded like one of the train split, and how many are right of those whose variants are in "train".
 `SEMCOT_DATA_DIR=data python benchmarks/wordings.py gsm8k results/quickstart_answers_last/gsm8k`
 """
 
@@ -21,16 +21,20 @@ def main() -> None:
     parser.add_argument("results", nargs="*", type=Path, help="folders that eval_semcot.py wrote")
     arguments = parser.parse_args()
     problems = load_problems(arguments.dataset, "train")
+    known = set(map(wording, problems["question"]))
     questions = {split: [template.question for template in find_templates(problems, split)] for split in SPLITS}
     for split, found in questions.items():
         print(f"{split}: {len(found)} of {len(problems)} problems, in {len(set(map(wording, found)))} wordings")
     for folder in arguments.results:
+        worded_alike = 0
         right: dict[str, list[bool]] = {"variants in train": [], "others": []}
         for prediction in map(json.loads, (folder / "predictions.jsonl").open(encoding="utf-8")):
             if prediction.get("method", "semcot") != "semcot":
                 continue
+            worded_alike += wording(prediction["question"]) in known
             kind = "variants in train" if prediction["question"] in questions["train"] else "others"
             right[kind].append(prediction["correct"])
+        print(f"worded like one of the train split: {worded_alike} of {sum(map(len, right.values()))}")
         for kind, outcomes in right.items():
             print(f"{kind}: {sum(outcomes)} right of {len(outcomes)}")
 

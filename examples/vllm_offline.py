@@ -68,6 +68,7 @@ def main() -> None:
         "n": len(questions),
         "device": device_name(torch.device(device)),
         "dtype": options.dtype,
+        "cpu_threads": torch.get_num_threads(),
         "versions": {package.__name__: package.__version__ for package in (torch, transformers, vllm)},
         "vllm_questions_per_s": len(questions) / seconds,
     }

@@ -181,6 +181,7 @@ def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_p
     file = tmp_path / "own.json"
     file.write_text(json.dumps(problems))
     rows = [{"question": problem["question"], "correct": problem["question"] != "Why?"} for problem in problems]
+    rows.append({"question": "Who had 9 eggs?", "correct": False})
     rows += [{**row, "method": "direct", "correct": False} for row in rows]
     (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lines = run("wordings.py", file, tmp_path).splitlines()
@@ -188,6 +189,7 @@ def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_p
     assert train + evaluation == 120 and 0 < evaluation < train
     assert lines[0] == f"train: {train} of 121 problems, in {train // 4} wordings"
     assert lines[2:] == [
+        "worded like one of the train split: 121 of 122",
         f"variants in train: {train} right of {train}",
         f"others: {evaluation} right of {evaluation + 1}",
     ]
