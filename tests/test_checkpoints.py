@@ -49,6 +49,7 @@ def test_reload_is_bitwise(family, kind, generator, tmp_path):
     model, tokenizer = tiny_semcot(family, generator, base_model_name_or_path="someone/base")
     model.language_model.save_pretrained(tmp_path / "models" / "base")
     model.save_pretrained(tmp_path / "checkpoint", checkpoint_kind=kind)
+    assert model.config.checkpoint_kind == "full", "a save leaves the model as it is"
     assert not list((tmp_path / "checkpoint").glob("*.bin")) and not list((tmp_path / "checkpoint").glob(".saving*"))
     names = load_file(tmp_path / "checkpoint" / "model.safetensors").keys()
     assert any(name.startswith("language_model.") for name in names) == (kind == "full")
@@ -77,6 +78,13 @@ def test_fresh_process_in_an_empty_folder(adapter, kind, tmp_path):
     model = SemCoTForCausalLM.from_pretrained(adapter)
     expected = model(**tokenizer([TEXTS[0]], return_tensors="pt")).logits
     assert torch.equal(torch.load(empty / "logits.pt", weights_only=True), expected)
+
+
+def test_a_checkpoint_in_a_subfolder(semcot, tmp_path):
+    model, tokenizer = semcot
+    model.save_pretrained(tmp_path / "sub")
+    loaded = SemCoTForCausalLM.from_pretrained(tmp_path, subfolder="sub")
+    assert torch.equal(logits_of(loaded, tokenizer), logits_of(model, tokenizer))
 
 
 def test_what_a_checkpoint_holds(adapter):
@@ -147,6 +155,10 @@ def test_tags_of_the_model_are_on_its_card(semcot):
 def test_another_config_than_the_models_is_not_saved(semcot, tmp_path):
     with pytest.raises(ValueError, match="change model.config"):
         semcot[0].save_pretrained(tmp_path, config=SemCoTConfig())
+    with pytest.raises(ValueError, match="There is no base to save"):
+        SemCoTForCausalLM(semcot[0].config, with_base=False).save_pretrained(tmp_path)
+    semcot[0].save_pretrained(tmp_path, is_main_process=False)
+    assert not list(tmp_path.iterdir()), "the other processes write nothing"
 
 
 def test_what_a_trainer_predicts_are_the_logits_alone(semcot, tmp_path):
@@ -182,6 +194,7 @@ def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
     monkeypatch.setenv("SEMCOT_BASE_MODEL", "nowhere")
     SemCoTForCausalLM.from_pretrained(adapter, base_model=moved)
     monkeypatch.delenv("SEMCOT_BASE_MODEL")
+    assert model.config.text_config is model.language_model.config
     model.config.local_base_model = str(moved)
     model.save_pretrained(tmp_path / "hinted")
     SemCoTForCausalLM.from_pretrained(tmp_path / "hinted")
@@ -217,8 +230,14 @@ def test_base_that_does_not_fit(adapter, tmp_path, wrong):
 
 def test_truncated_weights(adapter):
     weights = adapter / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
     with pytest.raises(OSError, match="truncated or corrupt"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+    weights.write_bytes(whole)
+    weights = adapter.parent / "models" / "tiny-llama" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(OSError, match="'someone/tiny-llama', could not be loaded"):
         SemCoTForCausalLM.from_pretrained(adapter)
 
 
@@ -259,6 +278,10 @@ def test_adapter_without_a_name_for_its_base(tmp_path):
     with pytest.raises(ValueError, match="it must name it"):
         model.save_pretrained(tmp_path / "x", checkpoint_kind="adapter")
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+    model.config.checkpoint_kind = "adapter"
+    model.config.save_pretrained(tmp_path)
+    with pytest.raises(OSError, match="does not name its base: pass base_model="):
+        SemCoTForCausalLM.from_pretrained(tmp_path)
 
 
 def test_default_config_is_sheared_llama():
@@ -268,6 +291,7 @@ def test_default_config_is_sheared_llama():
     assert (text.intermediate_size, text.vocab_size, text.tie_word_embeddings) == (5504, 32000, False)
     assert config.generator_config.hidden_size < text.hidden_size
     assert config.answer_cue == "\nAnswer:"
+    assert config.thought_token_id == 32000 and config.tie_word_embeddings is False
 
 
 @pytest.mark.parametrize(
@@ -279,12 +303,19 @@ def test_default_config_is_sheared_llama():
         {"thought_layers": -1},
         {"checkpoint_kind": "half"},
         {"prompt_template": "{question}"},
+        {"prompt_template": "{thoughts}"},
         {"text_config": {"hidden_size": 32}},
     ],
 )
 def test_config_refuses(wrong):
     with pytest.raises(ValueError, match="model_type" if "text_config" in wrong else next(iter(wrong))):
         SemCoTConfig(**wrong)
+
+
+@pytest.mark.parametrize("start, end", [(-1, 2), (3, 3), (20, 25)])
+def test_layers_outside_the_base_are_refused(start, end):
+    with pytest.raises(ValueError, match=f"0 <= start < end <= 24, got {start} and {end}"):
+        SemCoTConfig(encoder_start_layer=start, encoder_end_layer=end)
 
 
 def test_config_round_trip(adapter):

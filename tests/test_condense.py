@@ -157,8 +157,7 @@ def says(text: object, **options: Any) -> Callable[[Handler], None]:
 
 
 PASSING = {
-    "429": status(429),
-    "500": status(500),
+    **{str(number): status(number) for number in (408, 409, 425, 429, 500)},
     "503 in HTML": lambda handler: handler.send(503, "<html>", "text/html"),
     "half a body": half_a_body,
     "not JSON": lambda handler: handler.send(200, "<html>"),
@@ -330,6 +329,11 @@ class TestFaults:
         assert all(r.body.keys() == {"model", "messages", "max_completion_tokens"} for r in server.requests)
         assert len(server.requests) == 3
 
+    def test_a_higher_temperature_stays(self, server, tmp_path):
+        server.faults["reasoning", 1] = [BAD["empty"]]
+        condense(options_for(tmp_path, server, bare(1), temperature=1.5))
+        assert [request.body["temperature"] for request in server.requests] == [1.5] * 3
+
     def test_waits_grow(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "FIRST_BACKOFF", 0.1)
         server.faults["reasoning", 1] = [status(500)] * 3
@@ -498,6 +502,12 @@ class TestJournal:
         with pytest.raises(ValueError, match="pairs.jsonl.partial is not a journal of this command .*; move it away"):
             condense(options_for(tmp_path, server, bare(1)))
         assert (tmp_path / "pairs.jsonl.partial").read_text() == content
+
+    def test_each_file_gets_its_name_when_it_is_whole(self, server, tmp_path, monkeypatch):
+        replace, named = os.replace, []
+        monkeypatch.setattr(os, "replace", lambda *both: named.append([path.name for path in both]) or replace(*both))
+        condense(options_for(tmp_path, server, bare(1)))
+        assert named == [[f".{name}.tmp", name] for name in ("pairs.jsonl.partial", "pairs.jsonl")]
 
     def test_an_output_that_is_there(self, server, tmp_path):
         (tmp_path / "pairs.jsonl").write_text("mine")

@@ -234,6 +234,7 @@ class TestNames:
         write(tmp_path / "svamp" / "train.json", RECORDS)
         monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
         assert load_problems("svamp").to_list() == LOADED
+        assert load_problems("svamp", num_samples=1).to_list() == LOADED[:1]
         with pytest.raises(FileNotFoundError, match=r"svamp \(eval\).*there is no .*eval.json.*ChilleD/SVAMP.*offline"):
             load_problems("svamp", "eval")
 
@@ -329,6 +330,12 @@ class TestSplits:
         assert without(train, shared)["question"][:] == ["What?"]
         assert without(evaluation, ["WHEN? "])["question"][:] == ["how many are left?", "WHO?"]
         assert len(without(train, set())) == 3
+
+    @pytest.mark.parametrize("column", COLUMNS)
+    def test_a_fingerprint_is_of_every_column_and_of_the_order(self, column):
+        problems = Dataset.from_list(LOADED)
+        other = Dataset.from_list([LOADED[0], {**LOADED[1], column: "other"}])
+        assert len({data.fingerprint(part) for part in (problems, other, problems.select([1, 0]))}) == 3
 
 
 class TestRealFiles:

@@ -211,6 +211,26 @@ def test_problems_without_reasoning_count_as_aligned(parts, tmp_path):
     assert [int(count) for _, count in trainer._terms[""]["alignment_loss"]] == [3, 2, 0, 1]
 
 
+def test_the_batches_of_a_step_add_up_to_its_loss(parts, tmp_path):
+    model, _, rows, collate = parts
+    trainer = trainer_of(model.train(), rows, collate, tmp_path, alpha=0.0, explanation_weight=0.5)
+    whole, count = trainer.compute_loss(model, collate(list(rows))), torch.tensor(sum(map(len, rows["answer_ids"])))
+    trainer.current_gradient_accumulation_steps = 3
+    batches = [trainer.compute_loss(model, collate([row]), num_items_in_batch=count) for row in rows]
+    torch.testing.assert_close(sum(batches), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_a_figure_is_a_mean_over_the_rows_that_have_it(parts, tmp_path):
+    model, _, rows, collate = parts
+    weights = {"alpha": 0.0, "explanation_weight": 0.5, "lens_weight": 0.5}
+    trainer = trainer_of(model.train(), rows, collate, tmp_path, **weights)
+    trainer.compute_loss(model, collate(list(rows)))
+    terms = {name: term.tolist() for name, [term] in trainer._terms[""].items()}
+    counts = {name: count for name, (_, count) in terms.items() if name != "answer_loss"}
+    assert counts == {"accuracy": 3, "explanation_loss": 2, "lens_loss": 2, "lens_accuracy": 2}
+    assert terms["lens_accuracy"][0] == 0, "a row with nothing to spell is not right either"
+
+
 def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
     """Else a run that is resumed within its second epoch would read on in another order."""
     model, _, rows, collate = parts

@@ -1,6 +1,7 @@
 """The methods, their measurement, and eval_semcot.py from end to end on a tiny checkpoint."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from conftest import ROOT, tiny_semcot
 from scipy.stats import binomtest
 
+import eval_semcot
 from modeling_semcot import SemCoTForCausalLM
 from semcot import demo, machine, methods
 from semcot.data import load_problems
@@ -207,6 +209,12 @@ def test_the_end_of_sequence_may_also_be_the_padding(semcot):
     assert Constant(model, tokenizer, " 42<|im_end|><|im_end|>").answer(["one"]) == [Output(" 42", 4)]
 
 
+def test_every_end_of_the_base_ends_an_answer(semcot):
+    model, tokenizer = semcot
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
+    assert Constant(model, tokenizer, " 42<|im_start|> 7").answer(["one"]) == [Output(" 42", 4)]
+
+
 def test_summary_and_predictions(semcot):
     problems = [{"question": f"Question {i}", "answer": gold} for i, gold in enumerate(("42", "7", "1,042", "42.0"))]
     summary, predictions = evaluate_method(
@@ -313,16 +321,19 @@ def test_speedups():
     assert [row["speedup_vs_cot"] for row in with_speedups(untimed)] == [None, None]
 
 
-def test_a_report_without_latencies(semcot, tmp_path):
+def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
+    replace, named = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda source, target: named.append(target.name) or replace(source, target))
     problems = [{"question": "How many?", "answer": "42"}]
     summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, latency_samples=0)
     results = with_speedups([{**summary, "dataset": "d", "model": "m", "seed": 0, **describe_machine(semcot[0])}])
     write_report(tmp_path, results, predictions, "python eval_semcot.py")
     assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert sorted(named) == ["predictions.jsonl", "report.md", "results.json"], "each when it is whole"
     assert "| –     | –     |" in (tmp_path / "report.md").read_text()
 
 
-def test_load_model_says_what_is_wrong(semcot, tmp_path):
+def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_model(str(tmp_path / "nowhere"))
     semcot[0].language_model.save_pretrained(tmp_path)
@@ -330,6 +341,9 @@ def test_load_model_says_what_is_wrong(semcot, tmp_path):
         load_model(str(tmp_path), base_model="another")
     with pytest.raises(ValueError, match="dtype 'fp16' is none of PyTorch's"):
         load_model(str(tmp_path), dtype="fp16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is cuda:1, but PyTorch sees no GPU"):
+        load_model(str(tmp_path), device="cuda:1")
 
 
 @pytest.mark.parametrize("name", ["semcot", "direct", "cot"])
@@ -403,6 +417,7 @@ def test_command_writes_all_results(evaluated):
             "seed": 3,
             "n": 5,
             "batch_size": 2,
+            "max_new_tokens": 24 if result["method"] == "cot" else 16,
         }
         assert {key: result[key] for key in known} == known
         assert (result["device"], result["dtype"]) == (device_name(torch.device("cpu")), "float32")
@@ -452,6 +467,23 @@ def test_command_is_repeatable(evaluated, tmp_path):
     results, predictions = read_results(tmp_path)
     assert predictions == before[:5]
     assert results[0]["speedup_vs_cot"] is None and results[0]["latency_p50_s"] is None
+
+
+def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monkeypatch):
+    def killed(method, *arguments, **options):
+        if method.name == "direct":
+            raise RuntimeError("killed")
+        return evaluate_method(method, *arguments, **options)
+
+    monkeypatch.setattr(eval_semcot, "evaluate_method", killed)
+    options = f"--model {evaluated}/checkpoint --output_dir {tmp_path}/out --data synthetic_arithmetic --limit 2"
+    monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options} --methods semcot direct --latency_samples 0".split())
+    with pytest.raises(RuntimeError, match="killed"):
+        eval_semcot.main()
+    assert [result["method"] for result in read_results(tmp_path)[0]] == ["semcot"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--max_new_tokens", "600"])
+    with pytest.raises(ValueError, match="synthetic_arithmetic, problem 1: its prompt for semcot"):
+        eval_semcot.main()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import tiny_base_tokenizer, tiny_semcot
 
+from modeling_semcot import decoder_layers
 from semcot.data import load_problems
 from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
 from semcot.exchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
@@ -63,7 +64,9 @@ def prepared(tmp_path):
     problems = tokenize_problems(
         load_problems("synthetic_arithmetic", num_samples=40, seed=3), tokenizer, K, lens_steps=3
     )
-    states = states_of(model, tokenizer, problems, tmp_path / "states.npy", batch_size=7)
+    for layer in decoder_layers(model.generator):
+        layer.self_attn.attention_dropout = 0.5  # which has no part in them
+    states = states_of(model.train(), tokenizer, problems, tmp_path / "states.npy", batch_size=7)
     return model, tokenizer, problems, states
 
 
@@ -78,6 +81,8 @@ def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
     changed = tmp_path.stat().st_mtime_ns
     states_of(model, tokenizer, problems, tmp_path / "states.npy")
     assert tmp_path.stat().st_mtime_ns == changed, "a file that is there is used as it is"
+    rounded = states_of(model, tokenizer, problems, tmp_path / "bf16.npy", bf16=True, batch_size=7)
+    assert 0 < np.abs(rounded - states).max() < 0.2
 
 
 def test_right_places_are_found(prepared):
@@ -149,6 +154,9 @@ def test_steps_that_are_spelt_wrongly_or_cut_are_lent_to_nobody(prepared):
     wrong = ExchangeCollator(*options, problems, whole, tokenizer, 3, 0.8, 5, lambda: 0)
     assert wrong._donors[3][0] == lenders[3][0][1:], "not its first step"
     assert wrong._donors[3][1] == lenders[3][1], "its second all the same"
+    whole[:, second] = False
+    nobody = ExchangeCollator(*options, problems, whole, tokenizer, 3, 1.0, 5, lambda: 0)
+    assert not nobody._donors[3][1] and len(nobody(list(with_index(problems)))["generator_states"]) == 40
     texts = list(problems["condensed_reasoning"])
     texts[lender] = "400 + 12 = 412, 412 - 12 = 400, 400 / 4 = 100"
     longer = problems.remove_columns("condensed_reasoning").add_column("condensed_reasoning", texts)

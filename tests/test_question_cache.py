@@ -81,6 +81,17 @@ def test_the_file_is_written_once(parts, tmp_path):
         QuestionCache(model, rows.select([0, 1]), fixed, file)
 
 
+def test_questions_of_one_length_lie_in_an_order_of_their_own(parts, tmp_path):
+    model, rows, fixed, _ = parts
+    header = rows[0]["prompt_ids"][:fixed]
+    prompts = [[*header, i, j, model.config.thought_token_id] for i in range(3, 11) for j in range(3, 11)]
+    first, again = (
+        QuestionCache(model, Dataset.from_dict({"prompt_ids": order}), fixed, tmp_path / "states.bin")
+        for order in (prompts, prompts[::-1])
+    )
+    assert torch.equal(again(prompts), first(prompts))
+
+
 def test_the_file_is_whole_or_not_there(parts, tmp_path, killed_at_renames):
     model, rows, fixed, _ = parts
     with pytest.raises(KeyboardInterrupt):
@@ -98,6 +109,8 @@ def test_under_autocast_they_are_kept_in_bfloat16(parts, tmp_path):
         output, _ = loss_of(model, {**batch, "question_states": states})
     assert states.dtype == torch.bfloat16
     torch.testing.assert_close(output.loss, plain.loss, atol=0.02, rtol=0.02)
+    model.language_model.bfloat16()
+    assert QuestionCache(model, rows, fixed, tmp_path / "own.bin")([rows[0]["prompt_ids"]]).dtype == torch.bfloat16
 
 
 def test_no_room_for_it(parts, tmp_path, monkeypatch):

@@ -319,7 +319,7 @@ def count_passes(module, monkeypatch) -> list[int]:
     return passes
 
 
-@pytest.mark.parametrize("max_bytes, kind", [(2**20, np.ndarray), (100, np.memmap)])
+@pytest.mark.parametrize("max_bytes, kind", [(2**20, np.ndarray), (1000, np.memmap)])
 def test_cached_states_are_those_of_the_base(max_bytes, kind, tmp_path, monkeypatch):
     encoder = make_encoder()
     fresh = encode_texts(encoder, TEXTS)
@@ -370,8 +370,10 @@ def test_training_asks_the_base_once_for_each_text(tmp_path, monkeypatch):
 
 
 def test_cached_means_are_those_of_the_layers():
-    encoder = make_encoder()
+    encoder = make_encoder(attention_dropout=0.5)
     fresh = encode_texts(encoder, TEXTS)
+    MeanCache(encoder[0].eval(), TEXTS)
+    assert not encoder[0].training
     encoder.train()
     encoder[0].state_cache = MeanCache(encoder[0], TEXTS * 2, batch_size=2)
     assert encoder[0].training and "another text" not in encoder[0].state_cache

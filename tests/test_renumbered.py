@@ -49,6 +49,7 @@ class TestFindTemplate:
             problem("He had 5000 and lost 2. How many?", "5000 - 2 = 4998", "4998"),
             problem("What colour is the sky?", "It is blue.", "blue"),
             problem("What is 7?", "It is 7.", "7"),
+            problem("He had 5 and found 2. How many?", "He has 5 + 2 of them.", "7"),  # 7 is not told
             # Other ways to the answer than the one that happens to give it too.
             problem("7 boxes and 3 boxes, 8 in each.", "7 * 8 = 56, 3 * 8 = 24, 56 + 24 = 80", "80"),
             problem("8 sandwiches, two slices each, packs of 4. How many packs?", "8 * 2 = 16, 16 / 4 = 4", "4"),
@@ -151,6 +152,15 @@ class TestRenumbered:
         }
         assert endings["train"] and endings["eval"] and not endings["train"] & endings["eval"]
 
+    def test_results_keep_their_magnitude(self):
+        boxes = with_endings(problem("9 boxes of 8 pens. How many pens?", "9 * 8 = 72", "72"))
+        assert max(int(row["answer"]) for row in renumbered(boxes, 60)) <= 1.5 * 72
+
+    def test_two_people_stay_two(self):
+        told = problem("Paula had 9 eggs, Haley 4 eggs. How many more eggs had Paula than Haley?", "9 - 4 = 5", "5")
+        for row in renumbered(with_endings(told), 200):
+            assert len(set(re.findall(r"[A-Z]\w+", row["question"]))) == 3, "with How"
+
     def test_same_seed_same_variants(self):
         problems = with_endings(TRIVIA)
         assert list(renumbered(problems, 20, 1)) == list(renumbered(problems, 20, 1))
@@ -171,6 +181,13 @@ def test_from_a_file_by_its_name(tmp_path):
     assert drawn != load_problems(f"renumbered:{file}", "train", num_samples=50, seed=4).to_list()
     with pytest.raises(FileNotFoundError):
         load_problems("renumbered:none.json")
+
+
+def test_both_splits_are_drawn_from_the_real_train_split(tmp_path, monkeypatch):
+    (tmp_path / "svamp").mkdir()
+    (tmp_path / "svamp" / "train.json").write_text(json.dumps(with_endings(TRIVIA)))
+    monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
+    assert len(load_problems("renumbered:svamp", "eval", num_samples=20)) == 20
 
 
 @pytest.mark.parametrize("others", ["", "٣ ४", "٣٤, ٥.٦, 7.٨"])

@@ -30,7 +30,7 @@ def test_the_base_alone_goes_on_as_the_whole_model_does(family):
     answers = []
     for question, embeds in zip(QUESTIONS, prompts, strict=True):
         batch = tokenizer([question], return_tensors="pt")
-        assert embeds.shape == (batch.input_ids.shape[1], 32)
+        assert embeds.shape == (batch.input_ids.shape[1], 32) and not embeds.requires_grad
         expected = model.generate(**batch, max_new_tokens=16, do_sample=False, eos_token_id=-1)
         answers.append(continued(model.language_model, embeds, eos_token_id=-1))
         assert answers[-1] == expected[0, batch.input_ids.shape[1] :].tolist()

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,11 +19,13 @@ from safetensors.torch import load_file
 from test_training import as_flags, tiny_options
 
 from semcot.options import PHASES, TrainOptions
+from semcot.sharding import _base_is_not_missing, engine, plain_data_parallelism
 from semcot.training import train
 
 HELPER = ROOT / "tests" / "engine_on_cpu.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
 TERMS = {"loss", "answer_loss", "alignment_loss", "lens_loss", "accuracy", "lens_accuracy", "grad_norm"}
+FSDP2 = {"USE_FSDP": "true", "FSDP_VERSION": "2"}
 deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed, which has no wheels")
 
 
@@ -118,9 +121,11 @@ def test_in_bfloat16_the_weights_that_are_trained_stay_in_float32(config, expect
     "environment, changed, message",
     [
         ({"USE_FSDP": "true"}, {}, "FSDP needs fsdp_version 2"),
-        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"thought_passes": 2}, "thought_passes above 1 need"),
-        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"exchange_epochs": 1.0, "lens_steps": 2}, "exchange_epochs"),
-        ({"USE_FSDP": "true", "FSDP_VERSION": "2"}, {"optim": "adafactor"}, "adafactor reads whole weights"),
+        ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "no fsdp_cpu_ram_efficient_loading"),
+        ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "no fsdp_activation_checkpointing"),
+        (FSDP2, {"thought_passes": 2}, "thought_passes above 1 need"),
+        (FSDP2, {"exchange_epochs": 1.0, "lens_steps": 2}, "exchange_epochs"),
+        (FSDP2, {"optim": "adafactor"}, "adafactor reads whole weights"),
         ({"USE_DEEPSPEED": "true"}, {"shard_base": True}, "shard_base is for .*, not for DeepSpeed"),
         ({"MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16: set it to 'no'"),
         pytest.param(
@@ -143,3 +148,17 @@ def test_what_an_engine_cannot_do_is_refused_at_the_start(
     with pytest.raises(ValueError, match=message):
         train(replace(options, output_dir=str(tmp_path / "run"), **changed))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_is_left_out_for_a_while_only(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(KeyError), plain_data_parallelism():
+        assert engine() is None
+        raise KeyError
+    assert engine() == "FSDP"
+
+
+def test_a_checkpoint_of_training_may_lack_the_base_and_nothing_else():
+    keys = SimpleNamespace(missing_keys=["language_model.lm_head.weight", "projection.bias"])
+    _base_is_not_missing(None, keys)
+    assert keys.missing_keys == ["projection.bias"]

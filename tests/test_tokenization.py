@@ -1,13 +1,14 @@
 """The prompt format: strings, chats and batches become the same prompt."""
 
 import string
+from types import SimpleNamespace
 
 import pytest
 from conftest import TEXTS, tiny_base_tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from semcot.tokenization import PLAIN_CHAT_TEMPLATES, build_tokenizer, render_prompt
+from semcot.tokenization import PLAIN_CHAT_TEMPLATES, build_tokenizer, render_prompt, tokenize_prompts
 
 INST = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endfor %}"
 USER = "{% for m in messages %}{{ '<|user|>\n' + m['content'] + '\n' }}{% endfor %}"
@@ -48,6 +49,7 @@ def test_string_and_chat_give_the_same_prompt(base, tmp_path, caplog):
             thought = tokenizer.convert_tokens_to_ids("<thought>")
             plain = tokenizer(text).input_ids
             assert plain == ids["input_ids"] and plain.count(thought) == 3
+            assert "<thought>" not in tokenizer.decode(plain, skip_special_tokens=True)
             assert tokenizer.decode(plain).endswith("\nAnswer:" if "plain" in base else "<thought>Answer:")
 
 
@@ -67,6 +69,30 @@ def test_an_instruct_base_keeps_its_format_and_a_plain_one_gets_question_and_ans
     assert plain == "Question: {question}{thoughts}\nAnswer:"
     _, plain = build_tokenizer(tiny_base_tokenizer(chat=False), 2)
     assert plain == "Question:\n{question}{thoughts}\nAnswer:"
+
+
+def test_a_plain_base_keeps_its_beginning_of_sequence():
+    base = sentencepiece_like(None)
+    base.add_special_tokens({"bos_token": "<s>"})
+    base.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", base.bos_token_id)]
+    )
+    tokenizer, template = build_tokenizer(base, 2)
+    assert template == "<s>Question: {question}{thoughts}\nAnswer:"
+    ids = tokenizer("Why?").input_ids
+    assert ids == tokenizer(render_prompt(tokenizer, "Why?"), add_special_tokens=False).input_ids
+    assert ids[0] == base.bos_token_id and ids.count(base.bos_token_id) == 1
+
+
+def test_without_a_padding_token_the_end_of_a_text_pads():
+    base = sentencepiece_like(None)
+    tokenizer, _ = build_tokenizer(base, 2)
+    assert base.pad_token is None and tokenizer.pad_token == "</s>"
+
+
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="SimpleNamespace is a slow tokenizer"):
+        build_tokenizer(SimpleNamespace(is_fast=False), 2)
 
 
 def test_earlier_turns_hold_no_thoughts():
@@ -133,6 +159,9 @@ def test_batches_are_padded_on_the_left_after_a_reload_too(tmp_path):
     for tokenizer in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):  # noqa: B020
         mask = tokenizer(["a", "a b c d"], padding=True).attention_mask
         assert mask[0][0] == 0 and mask[0][-1] == 1
+    tokenizer.padding_side = "right"
+    mask = tokenize_prompts(tokenizer, ["a", "a b c d"]).attention_mask
+    assert mask[0, 0] == 0 and mask[0, -1] == 1
 
 
 def test_a_template_that_changes_the_question_is_refused():

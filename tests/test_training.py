@@ -26,10 +26,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import semcot.training
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
-from semcot.data import load_problems
+from semcot.data import fingerprint, load_problems
 from semcot.distillation import lens_targets
 from semcot.exchange import ExchangeCollator, spelt_right
 from semcot.options import PHASES, TrainOptions, parse_options
+from semcot.run_record import describe_for_card, hub_datasets
 from semcot.training import (
     build_model,
     embed_reasonings,
@@ -110,7 +111,8 @@ def test_the_card_and_the_records(finished):
     for text in ("synthetic_coin_flip (40)", "| learning_rate | 0.0003 |", "| generator, generator | answer loss |"):
         assert text in card
     record = json.loads((folder / "training.json").read_text())
-    assert record["train_problems"] + record["validation_problems"] == 100 and len(record["data_sha256"]) == 64
+    assert record["train_problems"] + record["validation_problems"] == 100
+    assert [record["data_sha256"], record["validation_sha256"]] == [fingerprint(part) for part in load_data(options)]
     losses = json.loads((folder / "reasoning_encoder" / "losses.json").read_text())
     assert all(sum("loss" in entry for entry in losses[phase]) == 5 for phase in ("dense", "all"))
     for phase, terms in (("warmup", "answer_loss alignment_loss lens_loss"), ("lens", "lens_loss")):
@@ -148,6 +150,14 @@ def test_reasonings_are_embedded_in_the_precision_of_training(finished, tmp_path
     assert (embedded[True] - embedded[False]).abs().max() > 1e-3
 
 
+def test_embeddings_are_whole_or_not_there(finished, tmp_path, killed_at_renames):
+    options, folder = finished
+    encoder = SentenceTransformer(str(folder / "reasoning_encoder"), trust_remote_code=True)
+    with pytest.raises(KeyboardInterrupt):
+        embed_reasonings(replace(options, output_dir=str(tmp_path)), load_data(options)[1], encoder, "train")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_the_figures_of_a_phase_are_those_of_its_last_validation(finished):
     options, folder = finished
     record, card = json.loads((folder / "training.json").read_text()), (folder / "README.md").read_text()
@@ -156,6 +166,9 @@ def test_the_figures_of_a_phase_are_those_of_its_last_validation(finished):
         history = json.loads((folder / "phases" / phase / "losses.json").read_text())
         last = [entry[f"eval_{term}"] for entry in history if f"eval_{term}" in entry][-1]
         assert record[phase][term] == last
+        weights = {"answer_loss": 0.5, "alignment_loss": 0.5, "lens_loss": 1.0 if phase == "lens" else 0.5}
+        terms = [weight * record[phase].get(name, 0.0) for name, weight in weights.items()]
+        assert record[phase]["loss"] == pytest.approx(sum(terms), abs=2e-4)
         assert f"| generator, {phase} | {term.replace('_', ' ')} | {last:.4g} |" in card
         losses.add(last)
     assert len(losses) == 3 and "output_dir" not in card
@@ -195,7 +208,7 @@ def test_every_option_arrives(options, monkeypatch):
         exchange_batch_size=9,
         exchange_share=0.6,
         learning_rate=0.016,
-        epochs=0.25,
+        epochs=0.45,
         batch_size=6,
         gradient_accumulation_steps=2,
         lr_scheduler_type="constant_with_warmup",
@@ -232,11 +245,12 @@ def test_every_option_arrives(options, monkeypatch):
         rate, steps = expected.pop(Path(arguments.output_dir).name)
         assert (arguments.learning_rate, arguments.max_steps) == (rate, steps)
         assert (arguments.seed, arguments.bf16, arguments.optim) == (3, True, "adafactor")
+        assert arguments.warmup_steps == 1
         assert arguments.per_device_train_batch_size == 7 and arguments.batch_sampler == BatchSamplers.NO_DUPLICATES
     assert not expected and {loss.scale for loss, _ in losses} == {4.0}
 
     phases = {Path(trainer.args.output_dir).name: trainer for trainer, _ in trainers}
-    steps = {"warmup": 1, "lens": 3, "exchange": 1, "generator": 1}  # of 70 problems, in steps of 12 or 18
+    steps = {"warmup": 1, "lens": 3, "exchange": 1, "generator": 3}  # of 70 problems, in steps of 12 or 18
     assert phases.keys() == steps.keys() == PHASES.keys()
     for phase, trainer in phases.items():
         arguments = trainer.args
@@ -249,7 +263,7 @@ def test_every_option_arrives(options, monkeypatch):
         assert arguments.per_device_train_batch_size == (9 if phase == "exchange" else 6)
         assert (trainer.alpha, trainer.explanation_weight, trainer.lens_weight) == (0.4, 0.15, 0.35)
         assert trainer.lens_only == (phase in ("lens", "exchange"))
-        assert len(trainer.train_dataset) == (70 if trainer.lens_only else 12) and len(trainer.eval_dataset) == 30
+        assert len(trainer.train_dataset) == (70 if trainer.lens_only else 36) and len(trainer.eval_dataset) == 30
         assert trainer.eval_dataset["question"] == validation["question"]
         assert all(trainer.train_dataset["explanation_ids"])
         text, lens_ids = trainer.eval_dataset["condensed_reasoning"][0], trainer.eval_dataset["lens_ids"][0]
@@ -340,6 +354,7 @@ def test_stage_1_reads_copies_of_its_pairs_with_other_numbers(options):
     assert [copies[i::3] for i in range(3)] == [originals] * 3
     numbered = [row["reasoning"] for row in more if "=" in row["reasoning"]]
     assert len(set(numbered)) > 0.95 * len(numbered)
+    assert with_renumbered(pairs, 3, options.seed + 1)["reasoning"] != more["reasoning"]
     assert with_renumbered(pairs, 0, options.seed).to_list() == more.select(range(len(pairs))).to_list()
     train(replace(options, max_steps=1))
     record = json.loads((Path(options.output_dir) / "reasoning_encoder" / "losses.json").read_text())
@@ -477,9 +492,11 @@ def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeat
     shutil.copytree(whole, folder)
     shutil.rmtree(folder / "phases/exchange/finished")
     shutil.rmtree(folder / "phases/exchange/checkpoint-8")
+    written = (folder / "phases/exchange/checkpoint-5/trainer_state.json").stat().st_mtime_ns
     run(replace(options, output_dir=str(folder), resume_from_checkpoint=True))
     again = load_file(folder / "model.safetensors")
     assert all(torch.equal(again[name], after[name]) for name in after)
+    assert (folder / "phases/exchange/checkpoint-5/trainer_state.json").stat().st_mtime_ns == written, "not once more"
 
 
 @pytest.mark.slow
@@ -505,6 +522,7 @@ def test_a_lost_hub_costs_no_checkpoint(finished, base, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted, folder)
     (folder / "model.safetensors").unlink()
+    (folder / "phases/generator/finished/figures.json").unlink()  # as when it was killed before the last file
     # The base by a Hub's name, since nothing that hangs on a local folder is pushed; found in models/ all the same.
     options = replace(options, output_dir=str(folder), base_model="someone/tiny-llama")
     (folder / "options.json").write_text(json.dumps(asdict(options)))
@@ -533,6 +551,7 @@ def test_what_is_pushed_and_where_to(finished, tmp_path, monkeypatch, name, repo
     monkeypatch.chdir(tmp_path)
     options = replace(finished[0], output_dir=str(folder), base_model="someone/tiny-llama", hub_model_id=name)
     (folder / "options.json").write_text(json.dumps(asdict(options)))
+    monkeypatch.setattr("semcot.reasoning_encoder._train_phase", None)  # nothing is trained again
     train(replace(options, resume_from_checkpoint=True, push_to_hub=True))
     ((repo_id, given),) = pushed
     assert repo_id == repository
@@ -687,6 +706,8 @@ def test_a_non_empty_folder(options, finished):
         ({"encoder_temperature": 0.0}, "encoder_temperature must be above 0"),
         ({"validation_dataset": ["gsm8k"]}, "names \\['gsm8k'\\], which are not among"),
         ({"lens_steps": 4}, "lens_steps must lie between 1 and 3"),
+        ({"lens_steps": 0}, "lens_steps must lie between 1 and 3"),
+        ({"save_steps": 0}, "save_steps must be at least 1"),
         ({"exchange_epochs": 1.0}, "give lens_steps 2 or 3"),
         ({"warmup_epochs": 0, "lens_epochs": 0, "epochs": 0}, "nothing would be trained"),
         ({"encoder_dense_epochs": 0, "encoder_epochs": 0}, "encoder gets no epochs"),
@@ -755,8 +776,9 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
     assert again.config.thought_passes == 2, "the checkpoint's own, where no other number is asked for"
     with pytest.raises(ValueError, match="thought_offset 0"):
         build_model(replace(options, generator_layers=2, generator=None, thought_offset=-1, thought_passes=2))
-    with pytest.raises(ValueError, match="has num_thoughts 5; give --num_thoughts 5"):
-        build_model(replace(options, num_thoughts=4))
+    for name, own, other in (("num_thoughts", 5, 4), ("thought_offset", 0, -1)):
+        with pytest.raises(ValueError, match=f"has {name} {own}; give --{name} {own}"):
+            build_model(replace(options, **{name: other}))
     with pytest.raises(ValueError, match="give --thought_layers 3, say"):
         build_model(replace(options, lens_steps=3, exchange_epochs=1.0))
 
@@ -794,14 +816,16 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
     with pytest.raises(ValueError, match="exchange_epochs needs condensed reasonings"):
         train(replace(own, **given, warmup_epochs=0.0, epochs=0.0, max_steps=1))
     file.write_text(json.dumps([*bare, {"question": "What? " * 400, "answer": "7"}]))
-    with pytest.raises(ValueError, match=r"has \d+ tokens, the models read at most 1024.*What\? What\?"):
-        train(replace(own, lens_weight=0.0, lens_epochs=0.0, overwrite_output_dir=True))
+    for part in (0, 1):
+        seed = next(s for s in range(99) if max(map(len, load_data(replace(own, seed=s))[part]["question"])) > 1000)
+        with pytest.raises(ValueError, match=r"has \d+ tokens, the models read at most 1024.*What\? What\?"):
+            train(replace(own, lens_weight=0.0, lens_epochs=0.0, overwrite_output_dir=True, seed=seed))
     with pytest.raises(ValueError, match="batch_size is 1"):
         train(replace(options, encoder_batch_size=1, output_dir=str(tmp_path / "one")))
     folder = tmp_path / "resumed"
     shutil.copytree(finished[1], folder)
     data = json.loads((folder / "data.json").read_text())
-    for name, other in (("data_sha256", "0"), ("validation_sha256", "0"), ("engine", "FSDP")):
+    for name, other in (("data_sha256", "0"), ("validation_sha256", "0"), ("processes", 2), ("engine", "FSDP")):
         (folder / "data.json").write_text(json.dumps({**data, name: other}))
         with pytest.raises(ValueError, match=f"started with other data, processes or engine: {name} was {other}"):
             train(replace(finished[0], output_dir=str(folder), resume_from_checkpoint=True))
@@ -833,6 +857,7 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
         ({"generator": "nowhere", "generator_layers": None}, "The generator 'nowhere' could not be loaded"),
         ({"generator": "ITSELF", "generator_layers": None}, "would be overwritten"),
         ({"generator": "ITSELF/../again", "generator_layers": None}, "would be overwritten"),
+        ({"base_model": "ITSELF"}, "would be overwritten"),
         ({"dtype": "fp16"}, "none of PyTorch's"),
     ],
 )
@@ -883,6 +908,14 @@ def test_paths_are_not_shown_on_the_card(options, tmp_path):
     card = (Path(options.output_dir) / "README.md").read_text()
     assert "Data: own.jsonl; " in card and "| train_file | ['own.jsonl'] |" in card and "| dataset |" not in card
     assert str(tmp_path) not in card and "| base_model | tiny-llama |" in card
+    record = json.loads((Path(options.output_dir) / "training.json").read_text())
+    card = describe_for_card(replace(options, train_file=[f"renumbered:{file}"], num_samples=None), record)
+    assert "Data: renumbered:own.jsonl; " in card and str(tmp_path) not in card
+
+
+def test_the_hubs_data_sets_are_named_once(options):
+    names = ["renumbered:svamp", "renumbered:gsm8k", "gsm8k", "synthetic_arithmetic"]
+    assert hub_datasets(replace(options, dataset=names, num_samples=None)) == ["ChilleD/SVAMP", "openai/gsm8k"]
 
 
 def test_trained_on_with_other_layers_for_the_encoder(options, finished):
@@ -944,6 +977,9 @@ def test_a_named_generator(options, tmp_path):
     tiny_base_tokenizer().save_pretrained(small)
     model, _ = build_model(replace(options, generator=str(small), generator_layers=None))
     assert model.projection.weight.shape == (32, 16) and not model.config.share_embeddings
+    tiny_language_model(hidden_size=16, max_position_embeddings=64).save_pretrained(small)
+    with pytest.raises(ValueError, match="the models read at most 64"):
+        train(replace(options, generator=str(small), generator_layers=None))
 
 
 @pytest.mark.parametrize("name", ["eval.json", "other.json"])
