@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple, logging
@@ -259,7 +259,7 @@ class SemCoTForCausalLM(
             loss=loss,
             logits=outputs.logits,
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=outputs.get("attentions"),
             thoughts=thoughts,
             earlier_thoughts=earlier_thoughts,
             **{CACHE: None if question_length > 0 else outputs.get(CACHE)},
@@ -367,13 +367,16 @@ class SemCoTForCausalLM(
 
     def _trains_through_cache(self) -> bool:
         """Whether a gradient can pass through the generator's keys and values to an earlier pass of its layers."""
-        return not (self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False))
+        read_again = self.generator_is_sharded or getattr(self.generator, "gradient_checkpointing", False)
+        return not read_again and keeps_keys_alone(self.config.generator_config)
 
     def _prefills_question(self) -> bool:
         # Not where the base is trained after all, with LoRA on its layers say: its gradient needs the question too.
         if not (self.prefill_question and torch.is_grad_enabled()):
             return False
-        return not any(weight.requires_grad for weight in self.language_model.parameters())
+        if any(weight.requires_grad for weight in self.language_model.parameters()):
+            return False
+        return keeps_keys_alone(self.config.text_config)
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
         """A pass over a prompt has thoughts to fill in; a decoding step has a cache and, compiled, one token."""
@@ -414,8 +417,9 @@ class SemCoTForCausalLM(
         if torch.compiler.is_compiling():
             return
         self.config.check_passes()
-        layers = DynamicCache(config=self.config.generator_config).layers
-        window = min((layer.sliding_window for layer in layers if layer.is_sliding), default=None)
+        if not keeps_keys_alone(self.config.generator_config):
+            raise ValueError("thought_passes above 1 needs a generator whose layers all keep keys and values alone.")
+        window = shortest_window(self.config.generator_config)
         if window and is_thought.shape[1] >= window:
             raise ValueError(
                 "thought_passes above 1 needs the whole prompt in the generator's cache, which holds the last "
@@ -625,12 +629,15 @@ class SemCoTForCausalLM(
             config_kwargs: further fields of [`SemCoTConfig`].
 
         Raises:
-            ValueError: the generator has other token ids, or more layers are asked for than the base has.
+            ValueError: the base is of a kind that cannot be wrapped, the generator has other token ids, or more layers
+                are asked for than the base has.
         """
+        _check_kind(base)
         share_embeddings = isinstance(generator, int)
         if share_embeddings:
             generator = first_layers(base, generator)
         else:
+            _check_kind(generator)
             generator = generator.base_model
             _check_same_token_ids(base, generator, tokenizer, generator_tokenizer)
         if tokenizer is not None and "thought_token_id" not in config_kwargs:
@@ -680,25 +687,34 @@ class SemCoTForCausalLM(
         copies = decoder_layers(self.thought_layers)
         for layer, source in zip(copies, decoder_layers(self.generator)[-len(copies) :], strict=True):
             layer.load_state_dict(source.state_dict())
-        for part in self.thought_layers.children():
-            if part is not copies and not isinstance(part, nn.Embedding):
-                for parameter in part.parameters():
-                    nn.init.zeros_(parameter)
+        tables = [part for part in self.thought_layers.modules() if isinstance(part, nn.Embedding)]
+        others = {weight for part in (copies, *tables) for weight in part.parameters()}
+        norm = {name: weight for name, weight in self.thought_layers.named_parameters() if weight not in others}
+        probe = torch.linspace(-1, 1, self.thought_embedding.shape[0]).to(next(copies.parameters()))
+        for zero in (0, -1):  # Gemma's norms, and those of others, multiply by 1 + weight
+            for name, weight in norm.items():
+                nn.init.constant_(weight, 0 if name.endswith("bias") else zero)
+            if not self.thought_layers(inputs_embeds=probe[None, None], use_cache=False).last_hidden_state.any():
+                return
+        raise ValueError(
+            f"A {type(self.generator).__name__} cannot have thought_layers: no weights of its final norm make it zero, "
+            "so that they would change the thoughts from the start."
+        )
 
     @torch.no_grad()
     def _start_at_embedding_scale(self) -> None:
         """Starts the thought embedding and the projection at the root mean square of the base's token embeddings."""
-        table = self.get_input_embeddings().weight
-        base_rms = table.float().square().mean().sqrt()
-        own_table = table if self.config.share_embeddings else self.generator.get_input_embeddings().weight
-        own_rms = own_table.float().square().mean().sqrt()
+        embed = self.get_input_embeddings()
+        own_embed = embed if self.config.share_embeddings else self.generator.get_input_embeddings()
+        table, own_table = embed.weight, own_embed.weight
+        base_rms, own_rms = (_embedding_scale(part) * _rms(part.weight) for part in (embed, own_embed))
 
-        draw = torch.Generator().manual_seed(0)
+        draw = torch.Generator().manual_seed(torch.initial_seed())
         width = self.thought_embedding.shape[0]
         self.thought_embedding.copy_(torch.randn(width, generator=draw) * own_rms.cpu())
         ids = torch.randint(own_table.shape[0], (1, 64), generator=draw).to(table.device)
-        states = self.generator(inputs_embeds=nn.functional.embedding(ids, own_table).to(self.generator.dtype))
-        state_rms = states.last_hidden_state.float().square().mean().sqrt()
+        states = self.generator(inputs_embeds=own_embed(ids).to(self.generator.dtype))
+        state_rms = _rms(states.last_hidden_state)
         if self.projection.in_features == self.projection.out_features:
             weight = torch.eye(width)
         else:
@@ -976,8 +992,45 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 
 def decoder_layers(backbone: PreTrainedModel) -> nn.ModuleList:
     """The layers of a decoder without its head."""
-    (layers,) = (module for module in backbone.children() if isinstance(module, nn.ModuleList))
-    return layers
+    depth = backbone.config.num_hidden_layers
+    return next(part for part in backbone.modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
+
+
+def keeps_keys_alone(config: PreTrainedConfig) -> bool:
+    """Whether all that a stack remembers of a text are keys and values: no state that every token changes."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers)
+
+
+def shortest_window(config: PreTrainedConfig) -> int | None:
+    """The shortest sliding window among a stack's layers; `None` where each reads the whole text."""
+    layers = DynamicCache(config=config).layers
+    return min((layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)), default=None)
+
+
+def _check_kind(model: PreTrainedModel) -> None:
+    """Raises `ValueError` for a model that cannot be a base or a generator."""
+    config, width = model.config, model.get_input_embeddings().weight.shape[1]
+    reason = None
+    if config.get_text_config() is not config:
+        reason = "it is made of several models; give the language model among them, saved by itself"
+    elif model.base_model is model and model.get_output_embeddings() is not None:
+        reason = "its stack of layers cannot be told from its head"
+    elif getattr(config, "hidden_size_per_layer_input", None):
+        reason = "each of its layers looks up the token ids, which a thought does not have"
+    elif width != config.hidden_size:
+        reason = f"its token embeddings are {width} wide, its layers {config.hidden_size}"
+    if reason:
+        raise ValueError(f"A {type(model).__name__} can be neither base nor generator: {reason}.")
+
+
+def _rms(values: torch.Tensor) -> torch.Tensor:
+    return values.float().square().mean().sqrt()
+
+
+def _embedding_scale(embed: nn.Module) -> torch.Tensor:
+    """What token embeddings are multiplied by when they are looked up, as Gemma's are; 1 for most."""
+    ids = torch.arange(0, len(embed.weight), 1 + len(embed.weight) // 64, device=embed.weight.device)
+    return _rms(embed(ids)) / _rms(nn.functional.embedding(ids, embed.weight))
 
 
 def _thought_layers_config(config: SemCoTConfig) -> PreTrainedConfig:
@@ -993,7 +1046,12 @@ def _with_layers(config: PreTrainedConfig, kept: slice) -> PreTrainedConfig:
     config = copy.deepcopy(config)
     config.num_hidden_layers = len(range(config.num_hidden_layers)[kept])
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[kept]
+        try:
+            config.layer_types = config.layer_types[kept]
+        except AttributeError:
+            raise ValueError(
+                f"The layers of a {config.model_type} cannot be cut: of which kind each is follows from other fields."
+            ) from None
     return config
 
 

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
-from modeling_semcot import CACHE, SemCoTForCausalLM, run_backbone
+from modeling_semcot import CACHE, SemCoTForCausalLM, keeps_keys_alone, run_backbone
 
 
 class QuestionCache:
@@ -51,6 +51,7 @@ class QuestionCache:
             raise ValueError(
                 f"The first {header_length} tokens are not the same in all prompts. Train without --cache_questions."
             )
+        self.check(model, prompts)
         # In an order that depends on the questions alone, so that the same ones always give the same file.
         questions = sorted({self._question(prompt) for prompt in prompts}, key=lambda q: (len(q), q))
         header = torch.tensor(prompts[0][:header_length], dtype=torch.long, device=model.device)
@@ -64,15 +65,10 @@ class QuestionCache:
                 embeds = model.get_input_embeddings()(input_ids)
                 shared = header_length if len(input_ids) > 1 else 0  # run once for all rows
                 cache = run_backbone(model.language_model.base_model, embeds, None, shared, use_cache=True)[CACHE]
-            kept = min(layer.keys.shape[-2] for layer in cache.layers)
-            if kept < input_ids.shape[1]:
-                raise ValueError(
-                    f"This base keeps the keys of its last {kept} tokens only. Train without --cache_questions."
-                )
             layers = [torch.stack([layer.keys, layer.values], 1) for layer in cache.layers]
             return torch.stack(layers, 1).to("cpu", self._dtype)
 
-        longest = keys_and_values(row_of(questions[-1])[None])[0]  # before hours of work: a base may not keep it whole
+        longest = keys_and_values(row_of(questions[-1])[None])[0]
         width = longest[..., :1, :].numel()
         self._header = keys_and_values(header[None])[0] if header_length else longest[..., :0, :]
         self._spans, end = {}, 0
@@ -102,6 +98,21 @@ class QuestionCache:
         if file.stat().st_size != num_bytes:
             raise OSError(f"{file} holds the keys and values of other questions. Remove it.")
         self._states = torch.from_file(str(file), size=end, dtype=self._dtype)
+
+    @staticmethod
+    @torch.no_grad()
+    def check(model: SemCoTForCausalLM, prompts: list[list[int]]) -> None:
+        """Raises `ValueError` for a base that keeps anything but keys and values, alike in all layers, of these."""
+        remedy = "Train without --cache_questions."
+        if not keeps_keys_alone(model.config.text_config):
+            raise ValueError(f"This base does not keep keys and values alone. {remedy}")
+        longest = max((prompt[: prompt.index(model.config.thought_token_id)] for prompt in prompts), key=len)
+        embeds = model.get_input_embeddings()(torch.tensor([longest], device=model.device))
+        layers = run_backbone(model.language_model.base_model, embeds, None, use_cache=True)[CACHE].layers
+        if (kept := min(layer.keys.shape[-2] for layer in layers)) < len(longest):
+            raise ValueError(f"This base keeps the keys of its last {kept} tokens only. {remedy}")
+        if len({part.shape for layer in layers for part in (layer.keys, layer.values)}) > 1:
+            raise ValueError(f"This base keeps keys and values of several shapes. {remedy}")
 
     def _question(self, prompt_ids: list[int]) -> tuple[int, ...]:
         """The tokens between the header and the first thought."""

@@ -233,7 +233,7 @@ def _layer_view(language_model: PreTrainedModel, start: int, end: int, final_nor
     decoder = language_model.base_model
     view = copy.copy(decoder)
     view._modules = dict(decoder._modules)
-    layers, norm = (_child(decoder, names) for names in (("layers", "h"), ("norm", "ln_f", "final_layer_norm")))
+    layers, norm = _layers_and_norm(decoder)
     view._modules[layers] = decoder._modules[layers][start:end]
     if not final_norm:
         view._modules[norm] = nn.Identity()
@@ -252,6 +252,8 @@ def _behind_embeddings(view: PreTrainedModel) -> PreTrainedModel:
         del view._modules[name]
     if "wpe" in view._modules:  # GPT-2 adds learnt positions to inputs_embeds; here the lower layers have had them
         view._modules["wpe"] = _NoPositions()
+    if hasattr(view, "embedding_multiplier"):  # by which Granite multiplies inputs_embeds
+        view.embedding_multiplier = 1.0
     return view
 
 
@@ -261,14 +263,17 @@ class _NoPositions(nn.Module):
         return torch.zeros((), device=position_ids.device)
 
 
-def _child(decoder: PreTrainedModel, names: tuple[str, ...]) -> str:
-    for name in names:
-        if name in decoder._modules:
-            return name
-    raise ValueError(
-        f"{type(decoder).__name__} has no module called {' or '.join(names)}: the reasoning encoder needs a "
-        "decoder-only language model with one stack of layers, such as Llama, Mistral, Qwen2 or GPT-2."
-    )
+def _layers_and_norm(decoder: PreTrainedModel) -> tuple[str, str]:
+    """What a decoder calls its stack of layers and the norm behind it."""
+    children = list(decoder._modules.items())
+    stacks = [name for name, part in children if isinstance(part, nn.ModuleList)]
+    norms = [name for name, part in children if "norm" in type(part).__name__.lower()]
+    if len(stacks) != 1 or not norms:
+        raise ValueError(
+            f"{type(decoder).__name__} has no single stack of layers with a norm behind it: the reasoning encoder "
+            "needs a decoder-only language model such as Llama, Mistral, Qwen2 or GPT-2."
+        )
+    return stacks[0], norms[-1]
 
 
 def _run(decoder: PreTrainedModel, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> torch.FloatTensor:

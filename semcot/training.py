@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from modeling_semcot import SemCoTForCausalLM, decoder_layers, find_base
+from modeling_semcot import SemCoTForCausalLM, decoder_layers, find_base, run_backbone, shortest_window
 from semcot.data import (
     HUB_DATASETS,
     RENUMBERED,
@@ -107,6 +107,9 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         for part in (train_set, validation_set)
     )
     check_lengths(model, train_set, validation_set)
+    if options.cache_questions:
+        QuestionCache.check(model, [prompt for part in (train_set, validation_set) for prompt in part["prompt_ids"]])
+    header = header_length(model, tokenizer, train_set, validation_set)
     # Only now: an earlier run is not cleared for one that cannot begin.
     if state.is_main_process:
         prepare_output_dir(options)
@@ -141,16 +144,24 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
     if options.cache_questions and any(not is_finished(options, name) for name in steps if name not in LENS_PHASES):
         problems = concatenate_datasets([part.select_columns("prompt_ids") for part in (aligned_set, validation_set)])
         with state.main_process_first():
-            question_cache = QuestionCache(
-                model, problems, header_length(model, tokenizer), output_dir / QUESTION_STATES, options.autocast
-            )
+            question_cache = QuestionCache(model, problems, header, output_dir / QUESTION_STATES, options.autocast)
     if options.shard_base:
         shard_base(model)
     for name in steps:
         problems, cache = (train_set, None) if name in LENS_PHASES else (aligned_set, question_cache)
         with nullcontext() if name in GENERATOR_PHASES else plain_data_parallelism():
             record[name] = train_phase(
-                options, name, steps[name], model, tokenizer, encoder, lens_tokens, cache, problems, validation_set
+                options,
+                name,
+                steps[name],
+                model,
+                tokenizer,
+                header,
+                encoder,
+                lens_tokens,
+                cache,
+                problems,
+                validation_set,
             )
         peaks[name] = round(peak_memory(state.device, restart=True) / 1e9, 2)
 
@@ -502,6 +513,7 @@ def train_phase(
     max_steps: int,
     model: SemCoTForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
+    header: int,
     encoder: SentenceTransformer | None,
     lens_tokens: torch.LongTensor,
     question_cache: QuestionCache | None,
@@ -556,7 +568,7 @@ def train_phase(
     # Several GPUs are used by several processes (torchrun), never by the slow threads of DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     set_seed(options.seed)
-    collation = tokenizer.pad_token_id, header_length(model, tokenizer)
+    collation = tokenizer.pad_token_id, header
     if phase == "exchange":
         train_set, validation_set = with_index(train_set), with_index(validation_set, start=len(train_set))
         problems = concatenate_datasets([train_set, validation_set])
@@ -605,10 +617,44 @@ def is_finished(options: TrainOptions, phase: str) -> bool:
     return (Path(options.output_dir) / "phases" / phase / "finished" / "figures.json").exists()
 
 
-def header_length(model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The number of fixed tokens before the question. A blank at their end is none: it may merge with the question."""
+def header_length(model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, *parts: Dataset) -> int:
+    """
+    The number of fixed tokens before the question, behind which shorter questions are padded; none where padding there
+    would change what the problems' rows say. A blank at their end is none: it may merge with the question.
+    """
+    prompts = [len(ids) for part in parts for ids in part["prompt_ids"]]
+    lengths = [length for part in parts for length in part["length"]]
+    targets = [length - prompt for length, prompt in zip(lengths, prompts, strict=True)]
+    if not reads_over_padding(model, max(prompts, default=0) + max(targets, default=0) + PAD_TO_MULTIPLE_OF):
+        return 0
     header = model.config.prompt_template.split("{question}")[0].rstrip()
     return len(tokenizer(header, add_special_tokens=False).input_ids)
+
+
+@torch.no_grad()
+def reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
+    """
+    Whether padding in the middle of rows of `length` tokens changes nothing. It does with a sliding window that is
+    shorter, with a state that every token changes, and where distances are counted in columns (MPT).
+    """
+    config, ids = model.config, torch.arange(8, device=model.device)
+    if any((shortest_window(part) or length + 1) <= length for part in (config.text_config, config.generator_config)):
+        return False
+    mask = torch.ones(1, 40, dtype=torch.long, device=model.device)
+    mask[:, 4:-4] = 0
+    was_training = model.training
+    model.eval()
+    own_embed = (model if config.share_embeddings else model.generator).get_input_embeddings()
+    changes = []
+    for stack, embed in ((model.language_model.base_model, model.get_input_embeddings()), (model.generator, own_embed)):
+        embeds = embed(ids)[None].to(stack.dtype)
+        apart = embeds.new_zeros(1, mask.shape[1], embeds.shape[-1])
+        apart[mask == 1] = embeds[0]
+        expected = run_backbone(stack, embeds, None).last_hidden_state[:, -4:].float()
+        found = run_backbone(stack, apart, mask).last_hidden_state[:, -4:].float()
+        changes.append((found - expected).abs().max() / expected.abs().max())
+    model.train(was_training)
+    return max(changes).item() < 0.03
 
 
 def batch_size(options: TrainOptions, phase: str) -> int:

@@ -21,6 +21,24 @@ from semcot.tokenization import build_tokenizer  # noqa: E402
 torch.set_num_threads(1)
 
 FAMILIES = ("llama", "mistral", "qwen2", "gpt2")
+# What others do that these do not: embeddings and norms that are scaled, by Granite inside the stack; windows; MPT's
+# positions, which count columns; states that every token changes.
+_HEADS = {"head_dim": 8, "query_pre_attn_scalar": 8}
+OTHERS = {
+    "gemma2": _HEADS,
+    "gemma3_text": _HEADS | {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "granite": {"embedding_multiplier": 12.0, "residual_multiplier": 0.5},
+    "phi": {},
+    "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4, "max_seq_len": 512, "expansion_ratio": 2},
+    "qwen3_5_text": {
+        "head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    },
+}
 TEXTS = (
     "Paige had 11 songs on her player. If she deleted 9 old songs and added 8 new ones, how many songs does she have?",
     "A coin is heads up. rushawn flips the coin. yerania does not flip the coin. Is the coin still heads up?",
@@ -68,7 +86,7 @@ def tiny_language_model(family: str = "llama", vocab_size: int = 330, seed: int 
         sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     else:
         sizes |= {"intermediate_size": 64, "num_key_value_heads": 2}
-    config = AutoConfig.for_model(family, **(sizes | options))
+    config = AutoConfig.for_model(family, **(sizes | OTHERS.get(family, {}) | options))
     return AutoModelForCausalLM.from_config(config).eval()
 
 

@@ -191,7 +191,7 @@ def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_p
     assert lines[2:] == [
         "worded like one of the train split: 121 of 122",
         f"variants in train: {train} right of {train}",
-        f"others: {evaluation} right of {evaluation + 1}",
+        f"others: {evaluation} right of {evaluation + 2}",
     ]
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
+from conftest import FAMILIES, OTHERS, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from modeling_semcot import CACHE, SemCoTForCausalLM, cast_weights, decoder_layers
+from semcot.training import header_length
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -173,6 +174,7 @@ def test_further_passes_over_a_generator_with_a_sliding_window():
             think(length, sliding_window=16)
 
 
+@pytest.mark.parametrize("family", (*FAMILIES, "gemma2"))
 def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone(family, tmp_path):
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer)
@@ -198,6 +200,7 @@ def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone
 def test_thought_layers_are_copies_of_the_generators_last():
     model, _ = tiny_semcot("qwen2")
     model.config.generator_config.layer_types = ["full_attention", "sliding_attention"]
+    model.config.generator_config.sliding_window = 64
     model.bfloat16().add_thought_layers(1)
     assert model.thought_layers.config.layer_types == ["sliding_attention"] and not model.thought_layers.training
     (layer,) = decoder_layers(model.thought_layers)
@@ -211,9 +214,13 @@ def test_thought_layers_refuse_what_they_cannot_be():
         model.add_thought_layers(2)
     with pytest.raises(ValueError, match="at most the generator's 2"):
         tiny_semcot(thought_layers=3)
+    with pytest.raises(ValueError, match="OlmoModel cannot have thought_layers"):
+        tiny_semcot("olmo", thought_layers=1)
 
 
-@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize(
+    "family, passes", [*((family, 1) for family in (*FAMILIES, *OTHERS)), *((family, 2) for family in FAMILIES)]
+)
 def test_padding_on_either_side_changes_nothing(family, passes):
     model, tokenizer = tiny_semcot(family, thought_passes=passes)
     alone = [model(**prompts(tokenizer, [question])).logits[0] for question in QUESTIONS[:3]]
@@ -224,7 +231,10 @@ def test_padding_on_either_side_changes_nothing(family, passes):
             torch.testing.assert_close(together[row][batch.attention_mask[row] == 1], logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+@pytest.mark.parametrize(
+    "family, name",
+    [*((family, "cache") for family in (*FAMILIES, *OTHERS)), *((family, "past_key_values") for family in FAMILIES)],
+)
 def test_cache_changes_nothing(family, name):
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer)
@@ -315,11 +325,13 @@ def test_lora_on_the_base_has_the_gradient_of_the_whole_prompt(semcot):
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
+@pytest.mark.parametrize("family", (*FAMILIES, *OTHERS))
 def test_training_shortcut_is_exact(family):
     """No gradient through the question, its shared beginning run once: same loss, same gradients."""
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer, QUESTIONS[:3], padding_side="left")
-    header = len(tokenizer(model.config.prompt_template.split("{question}")[0], add_special_tokens=False).input_ids)
+    rows = {"prompt_ids": batch.input_ids, "length": [batch.input_ids.shape[1] + 3] * 3}
+    header = header_length(model, tokenizer, rows)
     answer = tokenizer([" 42"] * 3, add_special_tokens=False, return_tensors="pt").input_ids
 
     def gradients(ids, mask, **options):
@@ -345,7 +357,8 @@ def test_training_shortcut_is_exact(family):
             )
     kept = answer.shape[1] + 1
     short, found = gradients(ids, mask, logits_to_keep=kept)
-    assert short.logits.shape[1] == kept and short.past_key_values is None
+    assert short.logits.shape[1] == kept
+    assert (short.past_key_values is None) == (family != "qwen3_5_text"), "the question in a pass of its own"
     torch.testing.assert_close(short.loss, plain.loss)
     torch.testing.assert_close(short.thoughts, plain.thoughts, atol=1e-5, rtol=1e-5)
     assert found.keys() == expected.keys() and len(found) > 10
@@ -365,12 +378,23 @@ def test_base_is_frozen_and_in_eval_mode(semcot):
     assert all(p.requires_grad for p in model.generator.parameters())
 
 
+@pytest.mark.parametrize("family", (*FAMILIES, "gemma2"))
 def test_thoughts_start_at_the_scale_of_the_embeddings(family):
     quieter = tiny_language_model(family, hidden_size=16, initializer_range=0.02, seed=1)
     for generator in (2, None, quieter):
         model, tokenizer = tiny_semcot(family, generator)
         rms = model.think(**prompts(tokenizer)).square().mean().sqrt()
-        assert 0.5 < rms / model.get_input_embeddings().weight.square().mean().sqrt() < 2
+        embeddings = model.get_input_embeddings()(torch.arange(330))
+        assert 0.5 < rms / embeddings.square().mean().sqrt() < 2
+
+
+def test_the_start_is_that_of_the_seed():
+    base, start = tiny_language_model(), {}
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        model = SemCoTForCausalLM.from_components(base, 2, num_thoughts=3)
+        assert torch.equal(start.setdefault(seed, model.thought_embedding), model.thought_embedding)
+    assert not torch.equal(start[1], start[2])
 
 
 def test_first_layers_are_copies_that_share_the_embeddings(family):
@@ -685,6 +709,19 @@ def test_generator_with_other_token_ids():
         SemCoTForCausalLM.from_components(base, tiny_language_model(vocab_size=200))
     with pytest.raises(ValueError, match="from 1 to 4 layers of this base, got 9"):
         SemCoTForCausalLM.from_components(base, 9)
+
+
+@pytest.mark.parametrize(
+    "family, options, reason",
+    [
+        ("gemma4_text", {"head_dim": 8, "hidden_size_per_layer_input": 8}, "each of its layers looks up the token ids"),
+        ("opt", {"word_embed_proj_dim": 16, "ffn_dim": 64}, "its token embeddings are 16 wide, its layers 32"),
+        ("llama4_text", {"num_local_experts": 2}, "cannot be told from its head"),
+    ],
+)
+def test_models_that_cannot_be_wrapped(family, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        SemCoTForCausalLM.from_components(tiny_language_model(family, **options), 2)
 
 
 def test_tokenizers_that_differ_are_refused_and_padded_vocabularies_are_not():

@@ -5,10 +5,10 @@ from collections import namedtuple
 
 import pytest
 import torch
-from conftest import FAMILIES, TEXTS, tiny_semcot
+from conftest import FAMILIES, TEXTS, tiny_language_model, tiny_semcot
 from datasets import Dataset
 
-from modeling_semcot import decoder_layers
+from modeling_semcot import SemCoTForCausalLM, decoder_layers
 from semcot.distillation import DistillationCollator, tokenize_problems
 from semcot.question_cache import QuestionCache
 from semcot.training import header_length
@@ -147,6 +147,18 @@ def test_a_sliding_window_that_is_shorter_than_the_longest_prompt_is_refused(par
         with pytest.raises(ValueError, match=f"keeps the keys of its last {longest - 1} tokens only. Train without"):
             QuestionCache(model, rows, fixed, tmp_path / file)
     assert [path.name for path in tmp_path.iterdir()] == ["states.bin"]
+
+
+@pytest.mark.parametrize(
+    "family, reason", [("qwen3_5_text", "keys and values alone"), ("deepseek_v3", "several shapes")]
+)
+def test_bases_that_keep_something_else_are_refused(family, reason):
+    sizes = {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "n_routed_experts": 4, "n_group": 1}
+    sizes |= {"topk_group": 1, "num_experts_per_tok": 2, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    base = tiny_language_model(family, **(sizes if family == "deepseek_v3" else {}))
+    model = SemCoTForCausalLM.from_components(base, 2, num_thoughts=3)
+    with pytest.raises(ValueError, match=f"{reason}. Train without --cache_questions"):
+        QuestionCache.check(model, [[5, 6, 7, model.config.thought_token_id]])
 
 
 def test_prompts_that_begin_with_the_question(parts, tmp_path):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import string
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM
 
 from semcot import reasoning_encoder
+from semcot.files import last_whole_checkpoint
 from semcot.reasoning_encoder import (
     Phase,
     build_reasoning_encoder,
@@ -66,7 +68,16 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
         assert torch.equal(tensor, right[name]), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_the_newest_whole_checkpoint(tmp_path):
+    for step, content in ((2, "{}"), (9, "{}"), (10, "{}"), (11, '{"half'), (12, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if content:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_whole_checkpoint(tmp_path, before=10) == str(tmp_path / "checkpoint-9")
+
+
+@pytest.mark.parametrize("family", (*FAMILIES, "granite", "phi"))
 @pytest.mark.parametrize("start, end", [(3, 5), (0, 2), (2, 6)])
 def test_text_passes_the_base_up_to_start_and_copies_up_to_end(family, start, end):
     encoder = make_encoder(family, start, end)
@@ -78,7 +89,7 @@ def test_text_passes_the_base_up_to_start_and_copies_up_to_end(family, start, en
     assert torch.equal(module.base_states(**batch)[real], states[start][real])
     got = module(dict(batch))["token_embeddings"]
     backbone = module.language_model.base_model
-    norm = backbone.ln_f if family == "gpt2" else backbone.norm
+    norm = backbone._modules[{"gpt2": "ln_f", "phi": "final_layernorm"}.get(family, "norm")]
     want = states[end] if end == 6 else norm(states[end])  # the last of transformers' states is normed already
     torch.testing.assert_close(got[real], want[real])
 
@@ -151,10 +162,10 @@ def test_thoughts_enter_at_start_with_gradient(family):
 
 
 def test_low_precision_base_has_copies_in_float32():
-    base = make_base().bfloat16()
+    base = make_base().bfloat16().train()
     encoder = build_reasoning_encoder(base, tiny_base_tokenizer())
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
-    assert base.dtype == torch.bfloat16
+    assert base.dtype == torch.bfloat16 and not base.training
     assert encode_texts(encoder, TEXTS).shape == (3, 768)
     thoughts = torch.randn(2, 5, 32, dtype=torch.bfloat16, requires_grad=True)
     encode_thoughts(encoder, thoughts).sum().backward()
@@ -201,9 +212,11 @@ def test_a_checkpoint_tokenizer_adds_no_thoughts():
     assert encoder[0].preprocess(TEXTS[:1])["input_ids"].tolist() == [want]
 
 
-def test_long_texts_are_truncated():
+def test_long_texts_are_truncated(tmp_path):
     encoder = build_reasoning_encoder(make_base(), tiny_base_tokenizer(), max_length=3)
     assert torch.equal(encode_texts(encoder, ["zqxwv"]), encode_texts(encoder, ["zqx"]))
+    encoder.save_pretrained(str(tmp_path))
+    assert load_reasoning_encoder(tmp_path, encoder[0].language_model)[0].max_seq_length == 3
     assert make_encoder(max_position_embeddings=64)[0].max_seq_length == 64  # the base's own limit
 
 
@@ -254,6 +267,19 @@ def test_loading_says_what_is_missing(tmp_path, monkeypatch):
     make_base().save_pretrained(tmp_path / "base")
     monkeypatch.setenv("SEMCOT_BASE_MODEL", str(tmp_path / "base"))
     assert torch.equal(encode_texts(load_reasoning_encoder(tmp_path / "encoder"), TEXTS), encode_texts(encoder, TEXTS))
+    given = make_base()
+    assert load_reasoning_encoder(tmp_path / "encoder", given)[0].language_model is given
+
+
+def test_the_base_of_another_checkpoint_above_is_not_taken(tmp_path):
+    make_base().save_pretrained(tmp_path / "other")
+    checkpoint = {"base_model_name_or_path": "someone/other", "local_base_model": str(tmp_path / "other")}
+    (tmp_path / "config.json").write_text(json.dumps(checkpoint))
+    encoder = make_encoder()
+    encoder[0].base_model_name_or_path = "someone/base"
+    encoder.save_pretrained(str(tmp_path / "encoder"))
+    with pytest.raises(OSError, match="'someone/base'"):
+        load_reasoning_encoder(tmp_path / "encoder")
 
 
 @pytest.mark.parametrize("train_layers", [False, True])
@@ -317,6 +343,35 @@ def count_passes(module, monkeypatch) -> list[int]:
     count = lambda input_ids, attention_mask: passes.append(len(input_ids)) or run(input_ids, attention_mask)  # noqa: E731
     monkeypatch.setattr(module, "base_states", count)
     return passes
+
+
+def test_a_phase_that_changes_nothing_is_kept(tmp_path):
+    phases = [Phase("dense", 1e-2, False, max_steps=2), Phase("all", 0.0, True, max_steps=2)]
+    pairs = make_pairs(16), make_pairs(8, seed=1)
+    figures = train_reasoning_encoder(make_encoder(), *pairs, tmp_path, phases=phases, batch_size=8)
+    assert figures["kept"] == "all"
+
+
+def test_an_earlier_outcome_is_thrown_away_or_taken_up(tmp_path):
+    found = []
+    for rate, resume in ((1e-3, False), (1e-1, False), (1e-1, True)):
+        encoder, phases = make_encoder(), [Phase("only", rate, False, max_steps=2)]
+        pairs = make_pairs(16), make_pairs(8, seed=1)
+        options = {"phases": phases, "batch_size": 8, "resume_from_checkpoint": resume}
+        train_reasoning_encoder(encoder, *pairs, tmp_path, **options)
+        found.append(weights(encoder)["2.linear.weight"])
+        assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
+
+
+def test_the_loss_is_a_contrast_in_both_directions(tmp_path):
+    encoder, pairs = make_easy_encoder(), make_pairs(8, seed=1)
+    phases = [Phase("only", 1e-3, False, max_steps=1)]
+    figures = train_reasoning_encoder(encoder, make_pairs(16), pairs, tmp_path, phases=phases, batch_size=8)
+    texts = (pairs["reasoning"], pairs["condensed_reasoning"])
+    scores = encoder.similarity(*(encode_texts(encoder, column) for column in texts)) / 0.05
+    ways = [torch.nn.functional.cross_entropy(way, torch.arange(8)).item() for way in (scores, scores.T)]
+    assert figures["only"]["loss"] == pytest.approx(sum(ways) / 2, rel=1e-4) != pytest.approx(ways[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("max_bytes, kind", [(2**20, np.ndarray), (1000, np.memmap)])
@@ -395,7 +450,16 @@ def test_the_first_phase_runs_its_frozen_layers_once_for_each_text(tmp_path):
 
 def test_retrieval_counts_pairs_that_share_a_text_as_found():
     pairs = Dataset.from_dict({"reasoning": ["one", "two", "three"], "condensed_reasoning": ["same", "same", "same"]})
-    assert set(retrieval_accuracy(make_encoder(), pairs).values()) == {1.0}
+    swapped = pairs.rename_columns({"reasoning": "condensed_reasoning", "condensed_reasoning": "reasoning"})
+    for either in (pairs, swapped):
+        assert set(retrieval_accuracy(make_encoder(), either).values()) == {1.0}
+
+
+def test_retrieval_is_measured_both_ways():
+    similarity = torch.tensor([[5, 1, 1], [6, 3, 1], [1, 4, 7]])
+    encoder = SimpleNamespace(encode=lambda *_, **__: similarity, similarity=lambda *_: similarity)
+    pairs = Dataset.from_dict({"reasoning": [*"abc"], "condensed_reasoning": [*"xyz"]})
+    assert retrieval_accuracy(encoder, pairs) == {"reasoning_to_condensed": 2 / 3, "condensed_to_reasoning": 1 / 3}
 
 
 PHASES = (
