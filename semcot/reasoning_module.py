@@ -224,7 +224,8 @@ def check_base(language_model: PreTrainedModel, start: int, end: int) -> None:
     in_two = _run(_behind_embeddings(_layer_view(language_model, start, end)), mask, inputs_embeds=states)
     if not torch.allclose(whole, in_two, rtol=1e-3, atol=1e-3):
         raise ValueError(
-            f"A {type(language_model).__name__} cannot be cut at layer {start}: its states come out changed."
+            f"A {type(language_model).__name__} cannot be cut at layer {start}: its states come out changed, so that "
+            "there is no reasoning encoder for it. Training goes without (--alpha 0)."
         )
 
 
@@ -240,7 +241,13 @@ def _layer_view(language_model: PreTrainedModel, start: int, end: int, final_nor
 
     view.config = copy.copy(decoder.config)
     if getattr(decoder.config, "layer_types", None) is not None:
-        view.config.layer_types = decoder.config.layer_types[start:end]
+        try:
+            view.config.layer_types = decoder.config.layer_types[start:end]
+        except AttributeError:
+            raise ValueError(
+                f"A {type(decoder).__name__} cannot be cut: of which kind each layer is follows from other fields, so "
+                "that there is no reasoning encoder for it. Training goes without (--alpha 0)."
+            ) from None
     view.config.num_hidden_layers = end - start
     return view
 
@@ -271,7 +278,7 @@ def _layers_and_norm(decoder: PreTrainedModel) -> tuple[str, str]:
     if len(stacks) != 1 or not norms:
         raise ValueError(
             f"{type(decoder).__name__} has no single stack of layers with a norm behind it: the reasoning encoder "
-            "needs a decoder-only language model such as Llama, Mistral, Qwen2 or GPT-2."
+            "needs a decoder-only language model such as Llama, Mistral, Qwen2 or GPT-2. Training goes without (--alpha 0)."
         )
     return stacks[0], norms[-1]
 

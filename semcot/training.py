@@ -50,6 +50,7 @@ from semcot.reasoning_encoder import (
     warm_up_steps,
 )
 from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
+from semcot.reasoning_module import check_base
 from semcot.renumbered import with_other_numbers
 from semcot.run_record import (
     check_output_dir,
@@ -372,6 +373,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             part.float()
     model.thought_embedding.data = model.thought_embedding.data.float()
     model.prefill_question = prefills_question(options, model)
+    if options.alpha > 0:  # before stage 1 asks: an earlier run is not cleared for one that cannot begin
+        check_base(model.language_model, model.config.encoder_start_layer, model.config.encoder_end_layer)
     return model, tokenizer
 
 

@@ -717,6 +717,7 @@ def test_generator_with_other_token_ids():
         ("gemma4_text", {"head_dim": 8, "hidden_size_per_layer_input": 8}, "each of its layers looks up the token ids"),
         ("opt", {"word_embed_proj_dim": 16, "ffn_dim": 64}, "its token embeddings are 16 wide, its layers 32"),
         ("llama4_text", {"num_local_experts": 2}, "cannot be told from its head"),
+        ("jamba", {"mamba_dt_rank": 4, "num_experts": 2}, "layers of a jamba cannot be cut"),
     ],
 )
 def test_models_that_cannot_be_wrapped(family, options, reason):

@@ -875,6 +875,14 @@ def test_a_run_that_cannot_begin_clears_no_other(finished, tmp_path, wrong, mess
     assert not fresh.exists()
 
 
+def test_a_base_that_has_no_encoder_is_refused_at_the_start(options, tmp_path):
+    tiny_language_model("bloom").save_pretrained(tmp_path / "base")
+    tiny_base_tokenizer().save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="A BloomForCausalLM cannot be cut .*--alpha 0"):
+        train(replace(options, base_model=str(tmp_path / "base")))
+    assert not Path(options.output_dir).exists()
+
+
 def test_a_phase_of_one_step_trains_something(options, finished, base):
     options = replace(options, max_steps=1, lens_epochs=0.0, encoder_dense_epochs=0.0)
     train(options)
