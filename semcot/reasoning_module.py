@@ -278,7 +278,8 @@ def _layers_and_norm(decoder: PreTrainedModel) -> tuple[str, str]:
     if len(stacks) != 1 or not norms:
         raise ValueError(
             f"{type(decoder).__name__} has no single stack of layers with a norm behind it: the reasoning encoder "
-            "needs a decoder-only language model such as Llama, Mistral, Qwen2 or GPT-2. Training goes without (--alpha 0)."
+            "needs a decoder-only language model such as Llama, Mistral, Qwen2 or GPT-2. Training goes without "
+            "(--alpha 0)."
         )
     return stacks[0], norms[-1]
 
