@@ -215,7 +215,7 @@ class SemCoTForCausalLM(
                     cache = _filled_cache(question_states, self.config.text_config)
                 elif logits_to_keep and cache is None and not use_cache and self._prefills_question():
                     question_length = min(_first_column(is_thought), input_ids.shape[1] - logits_to_keep)
-                    shared_length = _shared_length(input_ids, attention_mask)
+                    shared_length = min(_shared_length(input_ids, attention_mask), max(0, question_length - 1))
 
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = _position_ids(attention_mask)[:, -inputs_embeds.shape[1] :]

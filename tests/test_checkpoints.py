@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -98,6 +99,8 @@ def test_what_a_checkpoint_holds(adapter):
         assert f"- {tag}\n" in card
     for line in ("pipeline_tag: text-generation", "base_model: someone/tiny-llama", "license: apache-2.0"):
         assert line in card
+    for text in ("in one parallel pass, into\n3 implicit tokens", "The base is not in this checkpoint"):
+        assert text in card
 
 
 def test_card_takes_data_sets_and_details(tmp_path):
@@ -152,6 +155,29 @@ def test_tags_of_the_model_are_on_its_card(semcot):
     assert {"arithmetic", "semcot"} <= set(semcot[0].generate_model_card().data.tags)
 
 
+def test_a_save_that_pushes_hands_on_what_was_asked_for(semcot, tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(SemCoTForCausalLM, "push_to_hub", lambda self, name, **given: pushed.append((name, given)))
+    asked = {"commit_message": "m", "private": True, "revision": "r", "create_pr": True, "token": "t"}
+    for is_main_process in (False, True):
+        semcot[0].save_pretrained(tmp_path / "mine", push_to_hub=True, is_main_process=is_main_process, **asked)
+    ((name, given),) = pushed
+    assert name == "mine" and asked.items() <= given.items()
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
+    opened = MagicMock()
+    api = opened.return_value
+    api.create_repo.return_value.repo_id = "someone/mine"
+    monkeypatch.setattr("modeling_semcot.HfApi", opened)
+    semcot[0].push_to_hub("mine", branch="b", commit_message="m", token="t", create_pr=create_pr)
+    opened.assert_called_once_with(token="t")
+    assert [call.kwargs["branch"] for call in api.create_branch.call_args_list] == ([] if create_pr else ["b"])
+    given = {"repo_id": "someone/mine", "revision": "b", "commit_message": "m", "create_pr": create_pr}
+    assert given.items() <= api.upload_folder.call_args.kwargs.items()
+
+
 def test_another_config_than_the_models_is_not_saved(semcot, tmp_path):
     with pytest.raises(ValueError, match="change model.config"):
         semcot[0].save_pretrained(tmp_path, config=SemCoTConfig())
@@ -182,6 +208,10 @@ def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
 
 
 def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    model.config.local_base_model = str(tmp_path / "gone")  # where another machine had it
+    model.save_pretrained(adapter)
+    SemCoTForCausalLM.from_pretrained(adapter)
     moved = tmp_path / "moved"
     (tmp_path / "models" / "tiny-llama").rename(moved)
     (tmp_path / "models").rmdir()
@@ -347,6 +377,31 @@ def test_loading_options(adapter, kind, tmp_path):
         model = load(folder, attn_implementation={"text_config": "eager", "generator_config": "sdpa"})
         parts = (model.language_model, model.generator)
         assert [part.config._attn_implementation for part in parts] == ["eager", "sdpa"]
+
+
+def test_loading_options_reach_the_base(adapter, tmp_path, monkeypatch):
+    load = MagicMock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    given = {"device_map": "cpu", "max_memory": {"cpu": 10**9}, "offload_folder": "x", "quantization_config": object()}
+    given |= {"cache_dir": str(tmp_path), "local_files_only": True, "token": "t", "dtype": torch.bfloat16}
+    with pytest.raises(KeyboardInterrupt):
+        SemCoTForCausalLM.from_pretrained(adapter, **given)
+    assert given.items() <= load.call_args.kwargs.items()
+
+
+def test_a_base_that_is_spread_says_where_its_parts_are(semcot):
+    own = dict.fromkeys(("generator", "projection"), torch.device("cpu"))
+    for spread, named in (({"": 0}, {"language_model": 0}), ({"model": 1}, {"language_model.model": 1})):
+        semcot[0].language_model.hf_device_map = spread
+        semcot[0].attach_base(semcot[0].language_model)
+        assert semcot[0].hf_device_map == named | own
+
+
+def test_an_adapters_base_keeps_its_dtype(adapter, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(adapter.parent / "models" / "tiny-llama", dtype=torch.bfloat16)
+    SemCoTForCausalLM.from_pretrained(adapter, base_model=base).save_pretrained(adapter)
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    assert model.language_model.dtype == torch.bfloat16 and model.projection.weight.dtype == torch.float32
 
 
 def test_attention_implementations_agree(adapter):

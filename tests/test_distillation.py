@@ -1,6 +1,7 @@
 """Stage 2's batches and loss, against a plain computation, one row at a time and without shortcuts."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,6 +44,7 @@ def test_targets(parts):
         assert tokenizer.decode(row["answer_ids"]) == f" {problem['answer']}<|im_end|>"
         condensed = problem["condensed_reasoning"]
         assert tokenizer.decode(row["explanation_ids"]) == (f" {condensed}<|im_end|>" if condensed else "")
+        assert row["length"] == sum(len(row[name]) for name in ("prompt_ids", "answer_ids", "explanation_ids"))
     assert rows["lens_ids"][1] == [-100] * 3
 
 
@@ -169,7 +171,8 @@ def test_a_question_prefilled_or_not_gives_the_same_gradients(family):
         model.zero_grad()
         model.train()(**batch).loss.backward()
         gradients.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
-    assert len(passes[0]) > 1 and passes[1] == [batch["input_ids"].shape[1]], "all in one pass"
+    assert len(passes[0]) == 3, "the header, the questions, and all that follows"
+    assert passes[1] == [batch["input_ids"].shape[1]], "all in one pass"
     assert gradients[0].keys() == gradients[1].keys() and gradients[0]
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
@@ -191,6 +194,9 @@ def test_the_thoughts_of_every_pass_are_read_through_the_lens(parts, tmp_path):
         each = F.cross_entropy((thoughts @ table.T).transpose(1, 2), labels, ignore_index=-100, reduction="none")
         torch.testing.assert_close(loss, (each.sum(1) / (labels != -100).sum(1).clamp(min=1)).mean())
     assert len({round(loss.item(), 6) for loss in (first, second, third)}) == 3
+    trainer.lens_table = table
+    trainer.compute_loss(model, {**collate(list(rows)), "lens_labels": (output.thoughts @ table.T).argmax(-1)})
+    assert trainer._terms["eval_"]["lens_accuracy"][-1].tolist() == [3, 3], "of the last pass"
 
 
 def test_problems_without_reasoning_count_as_aligned(parts, tmp_path):
@@ -215,6 +221,7 @@ def test_the_batches_of_a_step_add_up_to_its_loss(parts, tmp_path):
     model, _, rows, collate = parts
     trainer = trainer_of(model.train(), rows, collate, tmp_path, alpha=0.0, explanation_weight=0.5)
     whole, count = trainer.compute_loss(model, collate(list(rows))), torch.tensor(sum(map(len, rows["answer_ids"])))
+    assert trainer.model_accepts_loss_kwargs, "is told how many tokens there are in a step"
     trainer.current_gradient_accumulation_steps = 3
     batches = [trainer.compute_loss(model, collate([row]), num_items_in_batch=count) for row in rows]
     torch.testing.assert_close(sum(batches), whole, atol=1e-4, rtol=1e-4)
@@ -231,6 +238,21 @@ def test_a_figure_is_a_mean_over_the_rows_that_have_it(parts, tmp_path):
     assert terms["lens_accuracy"][0] == 0, "a row with nothing to spell is not right either"
 
 
+def test_a_loss_is_computed_in_float32(parts, tmp_path):
+    model, _, rows, collate = parts
+    model.language_model.bfloat16()
+    trainer = trainer_of(model.train(), rows, collate, tmp_path, alpha=0.0, explanation_weight=0.5)
+    assert trainer.compute_loss(model, collate(list(rows))).dtype == torch.float32
+
+
+def test_rows_that_fill_up_a_batch_of_several_processes_do_not_count(parts, tmp_path):
+    model, _, rows, collate = parts
+    trainer = trainer_of(model, rows, collate, tmp_path, alpha=0.0)
+    for at_end, remainder, counted in ((True, 3, 3), (True, 0, 4), (False, 3, 4)):
+        trainer.accelerator.gradient_state = SimpleNamespace(end_of_dataloader=at_end, remainder=remainder)
+        assert trainer._counted(4).tolist() == [i < counted for i in range(4)]
+
+
 def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
     """Else a run that is resumed within its second epoch would read on in another order."""
     model, _, rows, collate = parts
@@ -244,6 +266,8 @@ def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
 
     assert order(0) == order(0.0) != order(1.0) == order(1.4)
     assert sorted(order(1)) == list(range(60))
+    trainer.args.gradient_accumulation_steps = 3
+    assert trainer._get_train_sampler().batch_size == 3 * trainer.args.train_batch_size, "as a step's batches in one"
     first = order(0)
     trainer.args.seed = 1
     sampler = trainer._get_train_sampler()

@@ -35,6 +35,8 @@ def test_forward_outputs(family, generator):
     assert len(model(**batch, output_hidden_states=True).hidden_states) == 5
     expected = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(output.loss, expected)
+    model.language_model.set_attn_implementation("eager")
+    assert len(model(**batch, output_attentions=True).attentions) == 4
 
 
 def test_tuple_output_and_the_trainers_token_count(semcot):
@@ -81,6 +83,16 @@ def test_thought_offset_reads_the_state_to_the_left():
     torch.testing.assert_close(model.think(**batch), model.projection(states[:, columns - 1]))
 
 
+def test_the_generator_reads_no_further_than_the_last_placeholder(semcot):
+    model, tokenizer = semcot
+    batch, lengths = prompts(tokenizer), []
+    layer = decoder_layers(model.generator)[0]
+    layer.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    with torch.no_grad():
+        model.think(**batch)
+    assert lengths == [(batch.input_ids == model.config.thought_token_id).nonzero()[:, 1].max() + 1]
+
+
 @pytest.mark.parametrize("multiple", [1, 64], ids=["whole", "padded"])
 def test_equal_prompts_share_no_more_than_the_state_that_is_read(multiple):
     model, tokenizer = tiny_semcot(thought_offset=-1)
@@ -88,6 +100,8 @@ def test_equal_prompts_share_no_more_than_the_state_that_is_read(multiple):
     with torch.no_grad():
         expected = model.think(**batch)
     torch.testing.assert_close(model.think(**batch), expected, atol=1e-5, rtol=1e-5)
+    found = model(**batch, logits_to_keep=2).logits
+    torch.testing.assert_close(found, model(**batch).logits[:, -2:], atol=1e-4, rtol=1e-4)
 
 
 def test_as_many_logits_as_are_asked_for(semcot):
@@ -119,15 +133,17 @@ def test_further_passes_read_the_thoughts_of_the_one_before():
         torch.testing.assert_close(model.think(**batch), expected)
 
 
-def test_further_passes_carry_the_gradient_of_every_pass():
-    model, tokenizer = tiny_semcot()
+@pytest.mark.parametrize("family, passes", [("llama", 3), ("qwen3_5_text", 1)])
+def test_the_gradient_is_that_of_each_prompt_and_every_pass(family, passes):
+    model, tokenizer = tiny_semcot(generator=tiny_language_model(family, seed=1))
     model.generator.requires_grad_(True)
     batch = prompts(tokenizer, padding_side="right")  # the header, in all rows alike, is run on one
     gradients = []
-    model.config.thought_passes = 3
+    model.config.thought_passes = passes
     for rows in ([batch], [prompts(tokenizer, [question]) for question in QUESTIONS[:3]]):
         torch.cat([model.think(**row) for row in rows]).square().sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in model.generator.parameters()])
+        weights = [*decoder_layers(model.generator).parameters(), model.thought_embedding]
+        gradients.append([parameter.grad.clone() for parameter in weights])
         model.zero_grad()
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
@@ -156,6 +172,9 @@ def test_further_passes_refuse_what_they_cannot_do():
     model.gradient_checkpointing_disable()
     model.generator_is_sharded = True
     with pytest.raises(ValueError, match="weights whole on each device"):
+        model.think(**batch)
+    model, _ = tiny_semcot(generator=tiny_language_model("qwen3_5_text"), thought_passes=2)
+    with pytest.raises(ValueError, match="layers all keep keys and values alone"):
         model.think(**batch)
 
 
@@ -285,6 +304,8 @@ def test_padding_is_told_by_the_models_own_config_where_a_call_says_nothing(semc
     config = GenerationConfig(max_new_tokens=4, eos_token_id=torch.tensor([2, 5]))
     told = model.generate(**batch, generation_config=config)
     assert model.generate(batch.input_ids, generation_config=config).tolist() == told.tolist()
+    model.generation_config.pad_token_id, config.pad_token_id = 7, 0
+    assert model.generate(batch.input_ids, generation_config=config).tolist() == told.tolist(), "else the call's"
 
 
 def test_padding_is_told_without_a_mask_where_it_can_be(semcot, caplog):
@@ -386,6 +407,11 @@ def test_thoughts_start_at_the_scale_of_the_embeddings(family):
         rms = model.think(**prompts(tokenizer)).square().mean().sqrt()
         embeddings = model.get_input_embeddings()(torch.arange(330))
         assert 0.5 < rms / embeddings.square().mean().sqrt() < 2
+        own = model if model.config.share_embeddings else model.generator
+        own_rms = own.get_input_embeddings()(torch.arange(330)).square().mean().sqrt()
+        assert 0.5 < model.thought_embedding.square().mean().sqrt() / own_rms < 2
+        weight = model.projection.weight
+        assert torch.equal(weight, weight[0, 0] * torch.eye(32, weight.shape[1])) == (weight.shape[1] == 32)
 
 
 def test_the_start_is_that_of_the_seed():
@@ -458,8 +484,9 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
     assert SemCoTForCausalLM.from_pretrained(tmp_path / "saved", config=model.config).language_model.dtype == base.dtype
 
 
-def test_a_token_more_for_both_models():
-    model, tokenizer = tiny_semcot(generator=None)
+@pytest.mark.parametrize("generator", [2, None], ids=["first_layers", "named"])
+def test_a_token_more_for_both_models(generator):
+    model, tokenizer = tiny_semcot(generator=generator)
     batch, new = prompts(tokenizer), 331
     before = model(**batch).logits
     model.resize_token_embeddings(new + 1)
@@ -559,6 +586,8 @@ def test_a_placeholder_inside_the_vocabulary_is_never_written():
         assert config.suppress_tokens == options.get("suppress_tokens"), "the caller's config is left as it is"
     config = GenerationConfig(max_new_tokens=3, eos_token_id=None)
     assert (padded.generate(**batch, generation_config=config, **wanted, suppress_tokens=[7])[:, -1] == 8).all()
+    padded.generation_config.suppress_tokens = [7]
+    assert (generate(padded, batch, **wanted)[:, -1] == 8).all()
 
 
 def test_streaming_shows_the_callers_prompt(semcot, capsys):
@@ -701,6 +730,11 @@ def test_an_unknown_token_is_no_placeholder():
     tokenizer.unk_token = "<|endoftext|>"
     model = SemCoTForCausalLM.from_components(tiny_language_model(), 2, tokenizer=tokenizer)
     assert model.config.thought_token_id == 330
+    tokenizer.add_tokens(["<thought>"])
+    known = tokenizer.convert_tokens_to_ids("<thought>")
+    for options, expected in (({}, known), ({"thought_token_id": 331}, 331)):
+        model = SemCoTForCausalLM.from_components(tiny_language_model(), 2, tokenizer=tokenizer, **options)
+        assert model.config.thought_token_id == expected
 
 
 def test_generator_with_other_token_ids():
@@ -721,8 +755,17 @@ def test_generator_with_other_token_ids():
     ],
 )
 def test_models_that_cannot_be_wrapped(family, options, reason):
+    other = tiny_language_model(family, **options)
     with pytest.raises(ValueError, match=reason):
-        SemCoTForCausalLM.from_components(tiny_language_model(family, **options), 2)
+        SemCoTForCausalLM.from_components(other, 2)
+    if family != "jamba":
+        with pytest.raises(ValueError, match=reason):
+            SemCoTForCausalLM.from_components(tiny_language_model(), other)
+
+
+def test_a_model_of_several_cannot_be_wrapped(semcot):
+    with pytest.raises(ValueError, match="it is made of several models"):
+        SemCoTForCausalLM.from_components(semcot[0], 2)
 
 
 def test_tokenizers_that_differ_are_refused_and_padded_vocabularies_are_not():

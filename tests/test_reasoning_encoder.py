@@ -212,6 +212,18 @@ def test_a_checkpoint_tokenizer_adds_no_thoughts():
     assert encoder[0].preprocess(TEXTS[:1])["input_ids"].tolist() == [want]
 
 
+def test_copied_layers_end_with_the_base():
+    base = make_base(depth=16)
+    for start, end in ((None, 10), (4, 6), (15, 16)):
+        assert build_reasoning_encoder(base, tiny_base_tokenizer(), start)[0].end == end
+
+
+@pytest.mark.parametrize("name, shown", [("someone/base", "someone/base"), (".", None)])
+def test_the_card_names_a_base_on_the_hub(name, shown):
+    encoder = build_reasoning_encoder(make_base(), tiny_base_tokenizer(), base_model_name_or_path=name)
+    assert encoder.model_card_data.base_model == shown
+
+
 def test_long_texts_are_truncated(tmp_path):
     encoder = build_reasoning_encoder(make_base(), tiny_base_tokenizer(), max_length=3)
     assert torch.equal(encode_texts(encoder, ["zqxwv"]), encode_texts(encoder, ["zqx"]))
@@ -227,10 +239,12 @@ def test_saved_encoder_is_the_same_through_both_ways_to_load(family, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     encoder = build_reasoning_encoder(base, tokenizer, embedding_dim=24)
     folder = tmp_path / "encoder"
+    torch.nn.init.constant_(encoder[2].linear.bias, 5.0)
     for _ in range(2):  # the second time over the first
         torch.nn.init.normal_(next(encoder.parameters()))
         encoder.save_pretrained(str(folder))
     want = encode_texts(encoder, TEXTS)
+    assert want.max() > 1, "a dense layer and nothing behind it"
 
     plain = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
     assert type(plain[0]).__module__.startswith("transformers_modules.")  # the shipped code, not this package
@@ -460,6 +474,10 @@ def test_retrieval_is_measured_both_ways():
     encoder = SimpleNamespace(encode=lambda *_, **__: similarity, similarity=lambda *_: similarity)
     pairs = Dataset.from_dict({"reasoning": [*"abc"], "condensed_reasoning": [*"xyz"]})
     assert retrieval_accuracy(encoder, pairs) == {"reasoning_to_condensed": 2 / 3, "condensed_to_reasoning": 1 / 3}
+    searched = []
+    encoder.encode = lambda texts, **_: searched.append(len(texts)) or similarity
+    retrieval_accuracy(encoder, make_pairs(120))
+    assert searched == [100, 100]
 
 
 PHASES = (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
@@ -25,18 +25,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import semcot.training
 from configuration_semcot import SemCoTConfig
-from modeling_semcot import SemCoTForCausalLM
+from modeling_semcot import SemCoTForCausalLM, decoder_layers
 from semcot.data import fingerprint, load_problems
 from semcot.distillation import lens_targets
 from semcot.exchange import ExchangeCollator, spelt_right
 from semcot.options import PHASES, TrainOptions, parse_options
+from semcot.reasoning_encoder import build_reasoning_encoder
 from semcot.run_record import describe_for_card, hub_datasets
 from semcot.training import (
     build_model,
+    check_lengths,
+    compile_layers,
     embed_reasonings,
     freeze_layers,
+    header_length,
     load_data,
     prefills_question,
+    reads_over_padding,
     train,
     with_renumbered,
 )
@@ -108,8 +113,11 @@ def test_the_output_folder_is_a_checkpoint(finished):
 def test_the_card_and_the_records(finished):
     options, folder = finished
     card = (folder / "README.md").read_text()
-    for text in ("synthetic_coin_flip (40)", "| learning_rate | 0.0003 |", "| generator, generator | answer loss |"):
+    rows = ["learning_rate | 0.0003", "generator, generator | answer loss", "generator, warmup | accuracy"]
+    rows += [f"reasoning encoder, {name} | reasoning to condensed" for name in ("dense", "all")]
+    for text in ("synthetic_coin_flip (40)", *(f"| {row} |" for row in rows)):
         assert text in card
+    assert "; 90 problems to train on and 10 of the same source for validation (seed 0)" in card
     record = json.loads((folder / "training.json").read_text())
     assert record["train_problems"] + record["validation_problems"] == 100
     assert [record["data_sha256"], record["validation_sha256"]] == [fingerprint(part) for part in load_data(options)]
@@ -186,6 +194,8 @@ def test_every_option_arrives(options, monkeypatch):
         dtype="bfloat16",
         bf16=True,
         attn_implementation="sdpa",
+        generator_layers=3,
+        num_thoughts=6,
         thought_layers=1,
         encoder_start_layer=1,
         encoder_end_layer=2,
@@ -216,6 +226,10 @@ def test_every_option_arrives(options, monkeypatch):
         weight_decay=0.21,
         max_grad_norm=0.7,
         gradient_checkpointing=True,
+        logging_steps=3,
+        eval_steps=4,
+        save_steps=7,
+        report_to=["tensorboard"],
     )
     trainers, collators, encoders, losses = [], [], [], []
 
@@ -239,6 +253,8 @@ def test_every_option_arrives(options, monkeypatch):
     trained = {name: weight.dtype for name, weight in model.named_parameters() if "language_model" not in name}
     assert set(trained.values()) == {torch.float32} and model.language_model.dtype == torch.bfloat16
     assert model.config.encoder_start_layer == 1 and model.config.encoder_end_layer == 2
+    assert model.config.num_thoughts == tokenizer("How many?").input_ids.count(model.config.thought_token_id) == 6
+    assert model.config.generator_config.num_hidden_layers == 3
     _, validation = load_data(options)
     expected = {"dense": (0.011, 2), "all": (0.012, 3)}  # steps: of 70 problems in batches of 7
     for arguments, _ in encoders:
@@ -246,16 +262,25 @@ def test_every_option_arrives(options, monkeypatch):
         assert (arguments.learning_rate, arguments.max_steps) == (rate, steps)
         assert (arguments.seed, arguments.bf16, arguments.optim) == (3, True, "adafactor")
         assert arguments.warmup_steps == 1
+        assert (arguments.logging_steps, arguments.save_steps, arguments.report_to) == (3, 7, ["tensorboard"])
         assert arguments.per_device_train_batch_size == 7 and arguments.batch_sampler == BatchSamplers.NO_DUPLICATES
     assert not expected and {loss.scale for loss, _ in losses} == {4.0}
 
     phases = {Path(trainer.args.output_dir).name: trainer for trainer, _ in trainers}
     steps = {"warmup": 1, "lens": 3, "exchange": 1, "generator": 3}  # of 70 problems, in steps of 12 or 18
     assert phases.keys() == steps.keys() == PHASES.keys()
+    trained = {"warmup": {"projection", "thought_embedding"}, "exchange": {"thought_layers"}}
+    trained["lens"] = trained["generator"] = trained["warmup"] | trained["exchange"] | {"generator"}
     for phase, trainer in phases.items():
         arguments = trainer.args
         assert arguments.learning_rate == getattr(options, PHASES[phase].learning_rate)
-        assert arguments.max_steps == steps[phase]
+        assert arguments.max_steps == steps[phase] and arguments.warmup_steps == (steps[phase] > 1)
+        assert (arguments.logging_steps, arguments.save_steps, arguments.report_to) == (3, 7, ["tensorboard"])
+        assert (arguments.eval_strategy, arguments.eval_steps, arguments.save_total_limit) == ("steps", 4, 2)
+        assert arguments.per_device_eval_batch_size == 6
+        taught = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
+        parts = {name.split(".")[0] for name, weight in model.named_parameters() if id(weight) in taught}
+        assert parts == trained[phase]
         assert (arguments.weight_decay, arguments.max_grad_norm) == (0.21, 0.7)
         assert (arguments.lr_scheduler_type, arguments.optim) == ("constant_with_warmup", "adafactor")
         assert (arguments.seed, arguments.bf16) == (3, True)
@@ -267,13 +292,13 @@ def test_every_option_arrives(options, monkeypatch):
         assert trainer.eval_dataset["question"] == validation["question"]
         assert all(trainer.train_dataset["explanation_ids"])
         text, lens_ids = trainer.eval_dataset["condensed_reasoning"][0], trainer.eval_dataset["lens_ids"][0]
-        assert lens_ids == lens_targets(text, tokenizer, 5, 2)
+        assert lens_ids == lens_targets(text, tokenizer, 6, 2)
     ((collator, _),) = collators
     assert (collator.lens_steps, collator.share, collator.seed) == (2, 0.6, 3)
     exchange = phases["exchange"]
     assert exchange.train_dataset["index"] == list(range(70)) and exchange.eval_dataset["index"] == list(range(70, 100))
     lens_ids = [ids for part in (exchange.train_dataset, exchange.eval_dataset) for ids in part["lens_ids"]]
-    assert set(exchange.lens_tokens.tolist()) == {token for ids in lens_ids for token in ids} - {-100}
+    assert exchange.lens_tokens.tolist() == sorted({token for ids in lens_ids for token in ids} - {-100})
 
 
 def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
@@ -294,10 +319,11 @@ def test_only_the_projection_trains_in_the_warm_up_and_the_base_never(finished):
     "bf16, given, taken",
     [(True, None, "eager"), (False, None, "sdpa"), (True, "sdpa", "sdpa"), (False, "eager", "eager")],
 )
-def test_attention_is_the_one_that_is_fast_there_unless_told_otherwise(options, tmp_path, bf16, given, taken):
-    model, _ = build_model(replace(options, bf16=bf16, attn_implementation=given))
-    parts = (model.language_model, model.generator)
-    assert {part.config._attn_implementation for part in parts} == {taken}
+def test_attention_is_the_one_that_is_fast_there_unless_told_otherwise(options, finished, tmp_path, bf16, given, taken):
+    for goes_on in ({"generator": str(finished[1]), "generator_layers": None}, {}):
+        model, _ = build_model(replace(options, bf16=bf16, attn_implementation=given, **goes_on))
+        parts = (model.language_model, model.generator)
+        assert {part.config._attn_implementation for part in parts} == {taken}
     model.save_pretrained(tmp_path / "saved")
     assert "attn" not in (tmp_path / "saved/config.json").read_text(), "a checkpoint does not remember it"
 
@@ -534,6 +560,9 @@ def test_a_lost_hub_costs_no_checkpoint(finished, base, tmp_path):
     assert result.returncode != 0 and f"The checkpoint is in {folder}" in result.stdout, result.stderr
     assert "onnect" in result.stderr and "--resume_from_checkpoint True --push_to_hub True" in result.stderr
     assert_same_weights(folder, uninterrupted)
+    histories = [json.loads((where / "phases/generator/losses.json").read_text()) for where in (folder, uninterrupted)]
+    again, once = ([entry["loss"] for entry in history if "loss" in entry] for history in histories)
+    assert again == once
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, base_model=base)
 
 
@@ -552,9 +581,10 @@ def test_what_is_pushed_and_where_to(finished, tmp_path, monkeypatch, name, repo
     options = replace(finished[0], output_dir=str(folder), base_model="someone/tiny-llama", hub_model_id=name)
     (folder / "options.json").write_text(json.dumps(asdict(options)))
     monkeypatch.setattr("semcot.reasoning_encoder._train_phase", None)  # nothing is trained again
+    monkeypatch.setattr("semcot.training.hub_datasets", lambda options: ["someone/problems"])
     train(replace(options, resume_from_checkpoint=True, push_to_hub=True))
     ((repo_id, given),) = pushed
-    assert repo_id == repository
+    assert repo_id == repository and given["model_card_kwargs"]["datasets"] == ["someone/problems"]
     assert given["tokenizer"].convert_tokens_to_ids("<thought>") == given["tokenizer"].vocab_size
     weights = load_file(folder / "model.safetensors")
     assert given["state_dict"].keys() == weights.keys()
@@ -658,7 +688,7 @@ def test_compiled_it_learns_the_same(phase, prefill_question, options, tmp_path)
         torch.testing.assert_close(others[name], weight, atol=1e-3, rtol=1e-3)
 
 
-def test_on_a_gpu_questions_are_prefilled_where_that_saves_more_than_it_costs():
+def test_on_a_gpu_questions_are_prefilled_where_that_saves_more_than_it_costs(options):
     """Decided by sizes; the meta device is not a CPU either."""
 
     def prefilled(width: int, device: str = "meta", **options) -> bool:
@@ -672,6 +702,46 @@ def test_on_a_gpu_questions_are_prefilled_where_that_saves_more_than_it_costs():
     assert not prefilled(576) and prefilled(576, prefill_question=True) and prefilled(128, device="cpu")
     assert prefilled(4096) and not prefilled(4096, batch_size=2)
     assert not prefilled(4096, torch_compile=True) and not prefilled(4096, prefill_question=False)
+    assert not build_model(replace(options, prefill_question=False))[0].prefill_question
+
+
+def test_what_is_compiled(options, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
+    model, tokenizer = tiny_semcot()
+    encoder = build_reasoning_encoder(model.language_model, tokenizer)
+    generator, base, upper = map(decoder_layers, (model.generator, model.language_model.base_model, encoder[0].upper))
+    for prefill, passes, cached, expected in (
+        (True, 1, False, [model.generator]),
+        (False, 1, False, [*generator, *base, *upper]),
+        (False, 2, False, [model.generator, *base, *upper]),
+        (False, 1, True, [*generator, *upper]),
+    ):
+        model.prefill_question, model.config.thought_passes = prefill, passes
+        compile_layers(replace(options, cache_questions=cached), model, encoder)
+        assert compiled == expected
+        compiled.clear()
+    assert train(replace(options, alpha=0.0, lens_epochs=0.0, warmup_epochs=0.0, max_steps=1, torch_compile=True))
+    assert len(compiled) == 1, "and is, where that was asked for"
+
+
+def test_shorter_questions_are_padded_behind_the_header_where_all_of_a_row_is_read():
+    model, tokenizer = tiny_semcot("mistral")
+    assert header_length(model, tokenizer) == len(tokenizer("<|im_start|>user", add_special_tokens=False).input_ids)
+    rows = {"prompt_ids": [[5] * 40], "length": [45]}  # with padding to multiples up to 53 tokens
+    for part in (model.config.text_config, model.config.generator_config):
+        for window, fits in ((53, False), (54, True), (None, True)):
+            part.sliding_window = window
+            assert (header_length(model, tokenizer, rows) > 0) == fits
+    for generator, reads in (("mpt", False), ("gpt2", True)):
+        assert reads_over_padding(tiny_semcot(generator=tiny_language_model(generator))[0], 40) == reads
+
+
+def test_a_problem_may_be_as_long_as_the_models_read():
+    model, _ = tiny_semcot()
+    check_lengths(model, {"question": ["x"], "length": [512]})
+    with pytest.raises(ValueError, match="has 513 tokens"):
+        check_lengths(model, {"question": ["x"], "length": [513]})
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
@@ -804,6 +874,8 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
         train(replace(own, base_model="someone/base", push_to_hub=True, output_dir="run 1 (é)"))
     with pytest.raises(ValueError, match="no condensed_reasoning.*--exchange_epochs 0"):
         train(replace(own, lens_weight=0.0, lens_epochs=0.0, thought_layers=1, lens_steps=3, exchange_epochs=1.0))
+    with pytest.raises(ValueError, match="no condensed_reasoning.*--explanation_weight 0"):
+        train(replace(own, lens_weight=0.0, lens_epochs=0.0, explanation_weight=0.5))
     both = [{**problem, "reasoning": "r", "condensed_reasoning": "c"} for problem in bare[:5]]
     file.write_text(json.dumps([*both, *bare[5:]]))
     seed = next(s for s in range(50) if not any(load_data(replace(own, seed=s))[1]["reasoning"]))
@@ -845,7 +917,8 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         train(replace(finished[0], output_dir=str(folder), seed=5, overwrite_output_dir=True))
     assert json.loads((folder / "options.json").read_text())["seed"] == 5
-    assert not [*folder.rglob("*.safetensors"), *folder.glob("training.json"), *folder.glob("config.json")]
+    earlier = [file for name in ("training.json", "config.json", "README.md") for file in folder.glob(name)]
+    assert not [*folder.rglob("*.safetensors"), *earlier]
     assert not (folder / "phases").exists() and not (folder / "reasoning_encoder").exists()
 
 
@@ -875,11 +948,18 @@ def test_a_run_that_cannot_begin_clears_no_other(finished, tmp_path, wrong, mess
     assert not fresh.exists()
 
 
-def test_a_base_that_has_no_encoder_is_refused_at_the_start(options, tmp_path):
-    tiny_language_model("bloom").save_pretrained(tmp_path / "base")
+@pytest.mark.parametrize(
+    "family, asked, message",
+    [
+        ("bloom", {}, "A BloomForCausalLM cannot be cut .*--alpha 0"),
+        ("gemma3_text", {"cache_questions": True}, "keeps the keys of its last 7 tokens only"),
+    ],
+)
+def test_a_base_that_cannot_do_what_was_asked_is_refused_at_the_start(options, tmp_path, family, asked, message):
+    tiny_language_model(family).save_pretrained(tmp_path / "base")
     tiny_base_tokenizer().save_pretrained(tmp_path / "base")
-    with pytest.raises(ValueError, match="A BloomForCausalLM cannot be cut .*--alpha 0"):
-        train(replace(options, base_model=str(tmp_path / "base")))
+    with pytest.raises(ValueError, match=message):
+        train(replace(options, base_model=str(tmp_path / "base"), **asked))
     assert not Path(options.output_dir).exists()
 
 
@@ -941,10 +1021,25 @@ def test_trained_on_with_other_layers_for_the_encoder(options, finished):
 def test_training_goes_on_from_a_full_checkpoint_with_the_base_that_is_given(options, finished, tmp_path):
     model = SemCoTForCausalLM.from_pretrained(finished[1])
     torch.nn.init.zeros_(model.language_model.lm_head.weight)
+    model.config.base_model_revision = "earlier"
     model.save_pretrained(tmp_path / "full", checkpoint_kind="full")
     goes_on, _ = build_model(replace(options, generator=str(tmp_path / "full"), generator_layers=None))
     assert torch.equal(goes_on.projection.weight, model.projection.weight)
     assert goes_on.language_model.lm_head.weight.any() and goes_on.config.checkpoint_kind == "adapter"
+    assert goes_on.config.base_model_revision is None
+    model.config.thought_offset = -1
+    model.save_pretrained(tmp_path / "left")
+    left = replace(options, generator=str(tmp_path / "left"), generator_layers=None, thought_offset=-1)
+    assert build_model(left)[0].config.thought_offset == -1
+    with pytest.raises(ValueError, match="thought_offset 0"):
+        build_model(replace(left, thought_passes=2))
+
+
+def test_a_base_beside_the_code_is_found_from_elsewhere(options, base, tmp_path, monkeypatch):
+    shutil.copytree(base, tmp_path / "clone" / "models" / "tiny-llama")
+    monkeypatch.setattr(semcot.training, "__file__", str(tmp_path / "clone" / "semcot" / "training.py"))
+    monkeypatch.chdir(tmp_path)
+    assert build_model(replace(options, base_model="someone/tiny-llama"))
 
 
 def test_trained_on_with_a_base_that_has_got_more_tokens(options, finished, base, tmp_path):
@@ -1038,7 +1133,8 @@ def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
     options = replace(
         options, dataset=[str(file), "synthetic_coin_flip"], num_samples=[44, 60], validation_fraction=0.5
     )
-    train_set, validation_set = load_data(replace(options, validation_dataset=[str(file)]))
+    (train_set, validation_set), again = (load_data(replace(options, validation_dataset=[str(file)])) for _ in "12")
+    assert train_set.to_list() == again[0].to_list()
     assert len(validation_set) == 22 and len(train_set) == 22 + 56
     questions = {problem["question"] for problem in (*own, *flips[:4])}
     assert set(validation_set["question"]) < questions
