@@ -7,7 +7,7 @@ from pathlib import Path
 import evaluate
 import pytest
 
-from semcot.answers import answer_kind, contains_answer, find_answers, normalize_answer, parse_answer
+from semcot.answers import answer_kind, check_answers, contains_answer, find_answers, normalize_answer, parse_answer
 
 METRICS = Path(__file__).resolve().parents[1] / "semcot" / "metrics"
 
@@ -46,6 +46,7 @@ def lenient():
         ("US$5", ["5"]),
         ("-$5", ["-5"]),
         ("€1,000.00", ["1000"]),
+        ("£5", ["5"]),
         ("50%", ["50"]),
         ("5th of 12kg", ["5", "12"]),
         ("-3", ["-3"]),
@@ -64,12 +65,16 @@ def lenient():
         ("3:30, not 3: 30", ["3:30", "3", "30"]),
         ("1e3", ["1000"]),
         (" –5 and –6, not 5–6", ["-5", "-6", "5", "6"]),
+        ("so −3", ["-3"]),
         (" minus 5", ["-5"]),
         ("Negative 5", ["-5"]),
         ("5½, 5 ¼ and ¾", ["5½", "5 ¼", "¾"]),
         ("1.5 million, 2 thousand, 3 millions", ["1500000", "2000", "3"]),
         ("2 eggs, 3e", ["2", "3"]),
-        ("12 Million, 2 trillion, 3 hundred thousand", ["12000000", "2000000000000", "300000"]),
+        (
+            "12 Million, 1 billion, 2 trillion, 3 hundred thousand",
+            ["12000000", "1000000000", "2000000000000", "300000"],
+        ),
         ("3 dozen, 2k of 2 km, 12 miles, 5 minutes, 3 kids", ["3", "2000", "2", "12", "5", "3"]),
         ("4², 4³, √4, 2√3, ±5, <5, ≥ 5", ["4²", "4³", "√4", "2√3", "±5", "<5", "≥ 5"]),
         ("<answer>5</answer> => 5, <5>, <<2", ["5", "5", "5", "2"]),
@@ -165,6 +170,8 @@ def test_answer_after_the_cue_in_the_prompt(text, kind, answer):
         ("The final answer is: \\boxed{5}. Check: 2+4=6", "number", "5"),
         ("\\boxed{2+3=\\frac{5}{1}}", "number", "5/1"),
         ("Answer: x = 12 because 12 = 3*4", "number", "12"),
+        ("Answer: x = 12 since 12 = 3*4", "number", "12"),
+        ("The answer is 5; 2 + 4 = 6", "number", "5"),
         ("The answer is 5 >= 3", "number", "5"),
         ("Answer: 3 * 4 == 12", "number", "12"),
         ("The answer would be minus 5.", "number", "-5"),
@@ -194,6 +201,7 @@ def test_answer_of_a_written_chain_of_thought(text, kind, answer):
         ("yes", "word", "yes"),
         ("No.", "word", "no"),
         ("50 %", "number", "50"),
+        ("50%.", "number", "50"),
         (".5", "number", "0.5"),
         ("(.25).", "number", "0.25"),
         ("-5", "number", "-5"),
@@ -213,6 +221,8 @@ def test_gold_answers(gold, kind, normalized):
 def test_a_gold_answer_of_no_known_kind_is_refused(gold):
     with pytest.raises(ValueError, match="neither a number"):
         answer_kind(gold)
+    with pytest.raises(ValueError, match="^own.json, problem 2: .*neither a number"):
+        check_answers(["1", gold], "own.json")
 
 
 @pytest.mark.parametrize(

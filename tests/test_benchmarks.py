@@ -5,11 +5,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 
+from benchmarks import ablations, meaning_of_thoughts, mistakes
+from benchmarks.accuracy_by_steps import operations
 from benchmarks.mistakes import read_thoughts
 from benchmarks.spelling_by_pass import spelling_by_pass
+from benchmarks.thoughts import answer_with
 from semcot.data import load_problems
 from semcot.distillation import lens_targets
 
@@ -65,9 +69,22 @@ def test_ablations_average_over_seeds_and_are_not_run_twice(recipe, tmp_path):
     for name, changed in (("full-1", 4), ("K1-1", 1)):
         options = json.loads((tmp_path / "runs" / name / "options.json").read_text())
         assert (options["seed"], options["num_thoughts"]) == (1, changed)
-        accuracy = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]["accuracy"]
-        assert f"{accuracy:.1%}" in report
+        result = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]
+        assert f"{result['accuracy']:.1%}" in report and result["seed"] == 1000
     assert "train_semcot.py" not in run("ablations.py", *arguments)
+
+
+def test_ablations_give_the_mean_with_its_interval(tmp_path, monkeypatch):
+    """Of runs that are all there."""
+    for seed, accuracy in enumerate((0.5, 0.7, 0.6)):
+        folder = tmp_path / "results" / f"no_lens-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps([{"method": "semcot", "accuracy": accuracy}]))
+    options = f"ablations.py recipe --data d --variants no_lens --output_dir {tmp_path}/results".split()
+    monkeypatch.setattr(sys, "argv", [option.replace("no_lens", "no lens") for option in options])
+    ablations.main()
+    # Student's 4.303 at two degrees of freedom, times 0.1 / sqrt(3).
+    assert "| no lens | 3 | 60.0% ± 24.8% | 50.0%, 70.0%, 60.0% |\n" in (tmp_path / "results/report.md").read_text()
 
 
 def test_finetuned_cot_trains_the_base_and_reports_each_data_set(recipe, tmp_path):
@@ -81,6 +98,9 @@ def test_finetuned_cot_trains_the_base_and_reports_each_data_set(recipe, tmp_pat
     for name, n in (("synthetic_coin_flip", 12), ("synthetic_arithmetic", 6)):
         result = json.loads((tmp_path / "results" / name / "results.json").read_text())[0]
         assert (result["method"], result["n"], result["train_problems"]) == ("cot_finetuned", n, 40)
+    lines = (tmp_path / "results" / "synthetic_coin_flip" / "predictions.jsonl").read_text().splitlines()
+    asked = load_problems("synthetic_coin_flip", "eval", num_samples=12, seed=5)["question"][:]
+    assert [json.loads(line)["question"] for line in lines] == asked
 
 
 def test_throughput_compares_equal_losses_and_says_what_work_was_saved(recipe, tmp_path):
@@ -138,6 +158,7 @@ def test_accuracy_by_source_tells_the_sources_of_a_recipe_apart(tmp_path):
         for i, question in enumerate(load_problems(name, num_samples=n, seed=3)["question"]):
             right = i < 3 or name == "synthetic_arithmetic"
             lines.append(json.dumps({"method": "semcot", "question": question, "correct": right}))
+            lines.append(json.dumps({"method": "direct", "question": question, "correct": False}))
     (tmp_path / "predictions.jsonl").write_text("\n".join(lines))
     printed = run("accuracy_by_source.py", recipe, tmp_path).splitlines()
     assert [line.split() for line in printed] == [
@@ -152,9 +173,11 @@ def test_what_reads_logs_says_how_it_is_used(name):
 
 
 def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_path):
-    problems = load_problems("synthetic_shapes", "eval", num_samples=60, seed=3)
-    (tmp_path / "results.json").write_text(json.dumps([{"dataset": "synthetic_shapes", "n": 60, "seed": 3}]))
+    problems = load_problems("synthetic_shapes", "train", num_samples=60, seed=3)
+    results = {"dataset": "synthetic_shapes", "split": "train", "n": 60, "seed": 3}
+    (tmp_path / "results.json").write_text(json.dumps([results]))
     rows = [{"question": p["question"], "method": "semcot", "correct": int(p["answer"]) <= 100} for p in problems]
+    rows += [{**row, "method": "direct"} for row in rows]
     (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lines = run("accuracy_by_steps.py", tmp_path).splitlines()
     found = {line[:24].strip(): line[24:].split() for line in lines}
@@ -162,8 +185,10 @@ def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(tmp_
     large = sum(int(answer) > 100 for answer in problems["answer"])
     assert large and found["above 100"] == ["0.0%", "of", str(large)]
     assert all(found[f"{n} steps"][1:] == ["of", str(lengths.count(n))] for n in (1, 2, 3))
-    operations = [" then ".join(step.split()[1] for step in p["condensed_reasoning"].split(", ")) for p in problems]
-    assert all(found[name][-1] == str(operations.count(name)) for name in set(operations))
+    told = [" then ".join(step.split()[1] for step in p["condensed_reasoning"].split(", ")) for p in problems]
+    assert all(found[name][-1] == str(told.count(name)) for name in set(told))
+    real = {"question": "64 pens, 36 lost, 4 boxes.", "reasoning": "((64.0 - 36.0) / 4.0)", "answer": "7"}
+    assert operations("svamp", real) == ["-", "/"] and operations("svamp", {**real, "answer": "8"}) == []
 
 
 def test_wordings_tells_problems_whose_variants_are_trained_on_from_others(tmp_path):
@@ -217,6 +242,39 @@ def test_mistakes_tells_spelling_from_answering(tmp_path):
         assert (found["before"], found["last"]) == (before, last)
 
 
+def test_mistakes_are_counted_and_listed(tmp_path, monkeypatch):
+    model, tokenizer = tiny_semcot(num_thoughts=4)
+    problems = [
+        {"question": "x" * n, "condensed_reasoning": f"{n} + 1 = {n + 1}", "answer": str(n + 1)} for n in range(1, 6)
+    ]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps(problem) + "\n" for problem in reversed(problems)))
+    thoughts = torch.randn(5, 4, 32, generator=torch.Generator().manual_seed(0)) * 5
+    answers = answer_with(model, tokenizer, problems, thoughts)
+    assert answer_with(model, tokenizer, problems, thoughts, 2) == answers and len(set(answers)) > 3
+
+    found = [(True, True, "2"), (False, True, "3"), (False, True, "0"), (True, False, "0"), (False, False, "6.")]
+    names = "before", "last", "answer"
+    found = [{"spelt": f"spelt {i}", **dict(zip(names, row, strict=True))} for i, row in enumerate(found)]
+    monkeypatch.setattr(mistakes, "read_thoughts", lambda *_: found)
+    model.save_pretrained(tmp_path, checkpoint_kind="full")
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(sys, "argv", f"mistakes.py {tmp_path} {file} --output {tmp_path}/mistakes.txt".split())
+    mistakes.main()
+    assert (tmp_path / "mistakes.txt").read_text().splitlines() == [
+        "n = 5, float32, greedy",
+        "    1 spells right all steps, answer right",
+        "    1 spells right not the last step, answer right",
+        "    1 spells right not the last step, answer wrong",
+        "    1 spells right the last step alone, answer right",
+        "    1 spells right the last step alone, answer wrong",
+        "",
+        "condensed reasoning | thoughts read through the lens | answer | answered",
+        "3 + 1 = 4 | spelt 2 | 4 | 0",
+        "4 + 1 = 5 | spelt 3 | 5 | 0",
+    ]
+
+
 def test_meaning_of_thoughts_fits_them_to_the_reasonings(recipe, tmp_path):
     options = ["--output_dir", tmp_path / "run", "--max_steps", 2, "--num_thoughts", 4]
     subprocess.run([sys.executable, "train_semcot.py", recipe, *map(str, options)], cwd=ROOT, check=True)
@@ -230,13 +288,33 @@ def test_meaning_of_thoughts_fits_them_to_the_reasonings(recipe, tmp_path):
     assert all(0 <= row["accuracy"] <= 1 for row in thoughts.values())
 
 
+def test_thoughts_are_judged_by_their_own_reasonings(monkeypatch):
+    monkeypatch.setattr(meaning_of_thoughts, "encode_thoughts", lambda encoder, thoughts: thoughts)
+    monkeypatch.setattr(meaning_of_thoughts, "answer_with", lambda *_: [" 7", " 8", " 9"])
+    problems = [{"answer": "7"}, {"answer": "7"}, {"answer": "9"}]
+    thoughts = torch.tensor([[2.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    figures = meaning_of_thoughts.judge(None, None, None, problems, 3 * torch.eye(3), thoughts)
+    assert figures == {"cosine": 0.8667, "own reasoning found": 0.6667, "accuracy": 0.6667}
+
+
 def test_memory_of_training(tmp_path):
     table = run("train_memory.py", "--processes", 4, "--output", tmp_path / "computed.json")
     figures = json.loads((tmp_path / "computed.json").read_text())["gb"]["Llama-2-7B + Sheared-LLaMA-1.3B"]
     assert "| Llama-2-7B + Sheared-LLaMA-1.3B | 13.5 |" in table
-    # 6.74 and 1.28 billion weights, four layers of 202 million.
-    assert figures["each whole"] == pytest.approx(6.74 * 2 + 1.28 * 16 + 4 * 0.2024 * 4, abs=0.1)
-    assert figures["fsdp"] == pytest.approx((6.74 * 2 + 1.28 * 16) / 4 + 4 * 0.2024 * 4, abs=0.1)
+    # 6.74 and 1.28 billion weights, four layers of 202 million, of 32.
+    base, trained, encoder = 6.738 * 2, 1.28 * 4, 4 * 0.2024 * 4
+    shard = base - 24 * 0.2024 * 2
+    expected = {
+        "each whole": base + 4 * trained + encoder,
+        "shard_base": shard + 4 * trained + encoder,
+        "shard_base, adafactor": shard + 2 * trained + encoder,
+        "zero2": base + trained * (1 + 4 / 4) + encoder,
+        "fsdp": (base + 4 * trained) / 4 + encoder,
+        "stage 1": base + 4 * encoder,
+        "stage 1, adafactor": base + 2 * encoder,
+        "warm-up": base + trained + encoder,
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=0.1)
     run("train_memory.py", "--measure", "tiny + tiny", "--output", tmp_path / "measured.json")
     peaks = json.loads((tmp_path / "measured.json").read_text())["peak_gb"]
     assert set(peaks) == {"reasoning_encoder", "warmup", "generator"} and min(peaks.values()) > 0

@@ -322,6 +322,7 @@ def test_default_config_is_sheared_llama():
     assert config.generator_config.hidden_size < text.hidden_size
     assert config.answer_cue == "\nAnswer:"
     assert config.thought_token_id == 32000 and config.tie_word_embeddings is False
+    assert (config.encoder_start_layer, config.encoder_end_layer) == (12, 15)
 
 
 @pytest.mark.parametrize(

@@ -220,15 +220,20 @@ class TestRecords:
     def test_only_what_is_missing_is_written(self, server, tmp_path):
         kept = "I thought of 9, then of 4 + 3 = 7, and the answer is 7."
         records = [
-            {"id": 7, "question": "How many are 1 and 3?", "answer": "4", "note": {"é": [None]}},
+            {"id": 7, "question": "How many are 1 and 3?", "answer": 4, "note": {"é": [None]}},
             {"question": "How many are 2 and 3?", "answer": "5", "reasoning": kept},
             {"question": "How many are 3 and 3?", "answer": "6", "reasoning": "", "condensed_reasoning": "3, 3"},
             {"question": "How many are 4 and 3?", "answer": "70", "reasoning": kept, "condensed_reasoning": kept},
         ]
-        condense(options_for(tmp_path, server, records))
+        condense(options_for(tmp_path, server, records, temperature=0.25, max_tokens=99))
         texts = {name: [text(n, 3) for n in range(5)] for name, text in TEXTS.items()}
         assert read(tmp_path / "pairs.jsonl") == [
-            {**records[0], "reasoning": texts["reasoning"][1], "condensed_reasoning": texts["condensed_reasoning"][1]},
+            {
+                **records[0],
+                "answer": "4",
+                "reasoning": texts["reasoning"][1],
+                "condensed_reasoning": texts["condensed_reasoning"][1],
+            },
             {**records[1], "condensed_reasoning": texts["condensed_reasoning"][2]},
             {**records[2], "reasoning": texts["reasoning"][3]},
             records[3],
@@ -239,6 +244,8 @@ class TestRecords:
         prompts = {(r.field, r.first): r.body["messages"][0]["content"] for r in server.requests}
         assert texts["reasoning"][1] in prompts["condensed_reasoning", 1]
         assert kept in prompts["condensed_reasoning", 2]
+        asked = [(r.body["model"], r.body["temperature"], r.body["max_tokens"]) for r in server.requests]
+        assert set(asked) == {("adder", 0.25, 99)}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "raw.jsonl"]
 
     def test_the_output_is_in_order_and_can_be_trained_on(self, server, tmp_path):
@@ -334,13 +341,14 @@ class TestFaults:
         condense(options_for(tmp_path, server, bare(1), temperature=1.5))
         assert [request.body["temperature"] for request in server.requests] == [1.5] * 3
 
-    def test_waits_grow(self, server, tmp_path, monkeypatch):
+    def test_waits_grow_to_the_longest(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "FIRST_BACKOFF", 0.1)
-        server.faults["reasoning", 1] = [status(500)] * 3
-        condense(options_for(tmp_path, server, bare(1)))
+        monkeypatch.setattr(module, "LONGEST_BACKOFF", 0.4)
+        server.faults["reasoning", 1] = [status(500)] * 6
+        condense(options_for(tmp_path, server, bare(1), max_attempts=8))
         times = [request.time for request in server.requests]
         gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-        assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and gaps[2] >= 0.4
+        assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and 0.4 <= gaps[2] and gaps[5] < 2, "not 3.2"
 
     def test_retry_after_holds_for_all(self, server, tmp_path):
         server.faults["reasoning", 1] = [status(429, Retry_After="0.7")]
@@ -493,7 +501,7 @@ class TestJournal:
         with pytest.raises(
             ValueError, match=rf"pairs.jsonl.partial is of another model or input .*{message}.*remove it"
         ):
-            condense(options_for(tmp_path, server, bare(2) if change else bare(3), **change))
+            condense(options_for(tmp_path, server, bare(2) if change else bare(3)[1:], **change))
         assert len(server.requests) == before
 
     @pytest.mark.parametrize("content", ["", "half a download", "a list\nof things\n"])

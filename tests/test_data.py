@@ -71,6 +71,8 @@ class TestFiles:
         assert load_problems(str(file)).to_list() == [
             {"question": "One and one?", "reasoning": "", "condensed_reasoning": "", "answer": "2"}
         ]
+        both = write(tmp_path / f"both{suffix}", [{"query": "SELECT 1", "question": "One and one?", "answer": "2"}])
+        assert load_problems(both)["question"][:] == ["One and one?"]
 
     @ALL_FORMATS
     @pytest.mark.parametrize("column, value", [("answer", None), ("answer", "  "), ("question", "")])
@@ -237,8 +239,14 @@ class TestNames:
         assert load_problems("svamp", num_samples=1).to_list() == LOADED[:1]
         with pytest.raises(FileNotFoundError, match=r"svamp \(eval\).*there is no .*eval.json.*ChilleD/SVAMP.*offline"):
             load_problems("svamp", "eval")
+        (tmp_path / "gsm8k").mkdir()
+        write(tmp_path / "gsm8k" / "train.json", [{**RECORDS[0], "reasoning": "2 + 3 = <<2+3=5>>5."}])
+        assert load_problems("gsm8k").to_list() == LOADED[:1]
 
-    def test_neither_folder_nor_hub(self):
+    def test_neither_folder_nor_hub(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "gsm8k").mkdir()
+        write(tmp_path / "gsm8k" / "train.json", RECORDS)  # in no folder that SEMCOT_DATA_DIR names
         with pytest.raises(FileNotFoundError, match="SEMCOT_DATA_DIR is not set.*openai/gsm8k.*Go online, or set"):
             load_problems("gsm8k")
 
@@ -263,7 +271,7 @@ class TestNames:
                 "svamp",
                 "train",
                 ("ChilleD/SVAMP", None, "train"),
-                {"Body": "He has 8 bags.", "Question": "How many?", "Equation": "( 8.0 - 3.0 )", "Answer": "5.0"},
+                {"Body": "He has 8 bags. ", "Question": " How many?", "Equation": "( 8.0 - 3.0 )", "Answer": "5.0"},
                 {"question": "He has 8 bags. How many?", "reasoning": "( 8.0 - 3.0 ) = 5", "answer": "5"},
             ),
             (

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 import eval_semcot
 from modeling_semcot import SemCoTForCausalLM
 from semcot import demo, machine, methods
-from semcot.data import load_problems
+from semcot.data import fingerprint, load_problems
 from semcot.evaluation import (
     _WARM_UP_TOKENS,
     check_questions,
@@ -24,7 +24,7 @@ from semcot.evaluation import (
     load_model,
     with_speedups,
 )
-from semcot.machine import device_name
+from semcot.machine import device_name, peak_memory
 from semcot.methods import METHODS, Method, Output
 from semcot.report import format_table, prepare_output_dir, write_report
 from semcot.tokenization import tokenize_prompts
@@ -449,7 +449,8 @@ def test_figures_agree_with_the_predictions(evaluated):
 def test_report_and_printed_table_show_the_results(evaluated):
     results, _ = read_results(evaluated)
     table = format_table(results)
-    assert table in (evaluated / "out" / "report.md").read_text()
+    report = (evaluated / "out" / "report.md").read_text()
+    assert table in report and ", 5 problems, seed 3, greedy, batch size 2, " in report
     assert table in (evaluated / "printed").read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     for row, result in zip(rows, results, strict=True):
@@ -486,9 +487,57 @@ def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monke
         eval_semcot.main()
 
 
+def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
+    base = (adapter.parent / "models" / "tiny-llama").rename(tmp_path / "elsewhere")
+    (tmp_path / "svamp").mkdir()
+    load_problems("synthetic_arithmetic", num_samples=4).to_json(tmp_path / "svamp" / "train.json", lines=False)
+    monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
+    options = f"--model {adapter} --output_dir {tmp_path}/out --data svamp --split train --limit 3 --base_model {base}"
+    options += " --methods direct direct --dtype bfloat16 --max_new_tokens 3 --latency_samples 1 --batch_size 2"
+    monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options}".split())
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    eval_semcot.main()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    (result,), predictions = read_results(tmp_path)
+    problems = load_problems("svamp", num_samples=3)
+    assert [row["question"] for row in predictions] == problems["question"][:]
+    known = {
+        "split": "train",
+        "data_sha256": fingerprint(problems),
+        "dtype": "bfloat16",
+        "max_new_tokens": 3,
+        "latency_n": 1,
+        "batch_size": 2,
+        "cpu_threads": torch.get_num_threads(),
+    }
+    assert {key: result[key] for key in known} == known
+    assert result["peak_memory_mb"] == pytest.approx(peak_memory(torch.device("cpu")) / 2**20, rel=0.02)
+    assert 100 < result["peak_memory_mb"] < 100_000
+    command = f"\n\n```\nSEMCOT_DATA_DIR={tmp_path} python eval_semcot.py {options}\n```\n\n"
+    assert command in (tmp_path / "out" / "report.md").read_text()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--device", "cuda"])
+    with pytest.raises(ValueError, match="device is cuda"):
+        eval_semcot.main()
+
+
+def test_an_answer_that_cannot_be_judged_is_named_before_the_model_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "own.jsonl").write_text('{"question": "Where?", "answer": "left"}\n')
+    options = f"eval_semcot.py --model nowhere --data {tmp_path}/own.jsonl --output_dir {tmp_path}/out"
+    monkeypatch.setattr(sys, "argv", options.split())
+    with pytest.raises(ValueError, match="own.jsonl, problem 1: .*'left'"):
+        eval_semcot.main()
+
+
+def test_what_is_compared_by_default():
+    options = eval_semcot.EvalOptions(model="m", data="d", output_dir="o")
+    assert options.methods == ["semcot", "direct", "cot"] and options.cot_max_new_tokens == 256
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--latency_samples", "-1"), "latency_samples must be at least 0"),
         (("--methods", "semcot", "pause"), "choose from 'semcot', 'direct', 'cot'"),
         (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
         (("--data", "nothing"), "no known data set"),
@@ -506,6 +555,33 @@ def test_the_demo_wants_a_question_before_it_loads_a_model(monkeypatch):
     monkeypatch.setattr(sys, "argv", "semcot.demo --model nowhere --stories 0 --flips 0".split())
     with pytest.raises(SystemExit, match="nothing to answer"):
         demo.main()
+
+
+def test_the_demo_asks_problems_of_the_eval_split_and_judges_each_method(evaluated, monkeypatch, capsys):
+    problems = [
+        *load_problems("synthetic_arithmetic:1-2", "eval", num_samples=2, seed=3),
+        *load_problems("synthetic_coin_flip:4", "eval", num_samples=1, seed=3),
+    ]
+    golds = {problem["question"]: problem["answer"] for problem in problems}
+    written = {"direct": " {}.", "cot": "The answer is 0 + 0 = {}", "semcot": " 0, yes and no: {}"}
+
+    def answer(method, questions, max_new_tokens=None):
+        return [Output(written[method.name].format(golds[question]), 5) for question in questions]
+
+    monkeypatch.setattr(Method, "answer", answer)
+    monkeypatch.setattr(demo.logging, "disable_progress_bar", lambda: None)
+    options = f"semcot.demo --model {evaluated}/checkpoint --stories 2 --flips 1 --seed 3"
+    monkeypatch.setattr(sys, "argv", options.split())
+    demo.main()
+    _, *asked = capsys.readouterr().out.strip().split("\n\n")
+    for (question, gold), (first, *lines) in zip(golds.items(), map(str.splitlines, asked), strict=True):
+        assert first == f"{question}   [{gold}]"
+        judged = [line.split()[:6] for line in lines]
+        assert [(name, number, verdict) for name, number, _, _, _, verdict in judged] == [
+            ("direct", "5", "right"),
+            ("cot", "5", "right"),
+            ("semcot", "5", "right" if gold == "yes" else "wrong"),
+        ]
 
 
 @pytest.mark.gpu

@@ -95,6 +95,8 @@ def test_right_places_are_found(prepared):
         for place, token in enumerate(wanted):
             expected = token == IGNORED or tokens[scores[i, place].argmax()] == token
             assert right[i, place] == expected
+    many = spelt_right(model, np.tile(states, (26, 1, 1)), list(problems["lens_ids"]) * 26, tokens)
+    assert (many == np.tile(right, (26, 1))).all(), "more than fit into one batch"
 
 
 def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(prepared):

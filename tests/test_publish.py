@@ -45,7 +45,7 @@ def test_a_copy_is_stored_in_bfloat16_and_loads_in_float32(checkpoints, tmp_path
 
 
 def test_some_weights_in_float8_load_in_float32(checkpoints, tmp_path):
-    options = {"output_dir": str(tmp_path / "copy"), "float8": r"generator.layers.0.mlp"}
+    options = {"output_dir": str(tmp_path / "copy"), "float8": r"layers\.0\.mlp"}
     publish(PublishOptions(model=[str(checkpoints[1])], **options))
     stored, own = (load_file(folder / "model.safetensors") for folder in (tmp_path / "copy", checkpoints[1]))
     small = {name for name, weight in stored.items() if weight.dtype == torch.float8_e4m3fn}

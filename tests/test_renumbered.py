@@ -6,7 +6,7 @@ import pytest
 
 from semcot.data import load_problems
 from semcot.renumbered import find_template, find_templates, renumbered, with_other_numbers
-from semcot.synthetic import in_eval
+from semcot.synthetic import FEMALE_NAMES, in_eval
 from tests.test_synthetic import EQUATION, KEYS, is_true
 
 TRIVIA = {
@@ -50,11 +50,16 @@ class TestFindTemplate:
             problem("What colour is the sky?", "It is blue.", "blue"),
             problem("What is 7?", "It is 7.", "7"),
             problem("He had 5 and found 2. How many?", "He has 5 + 2 of them.", "7"),  # 7 is not told
+            problem("He had 9 and lost 4. How many?", "4 - 9 is not what he has. It is 5.", "5"),
             # Other ways to the answer than the one that happens to give it too.
             problem("7 boxes and 3 boxes, 8 in each.", "7 * 8 = 56, 3 * 8 = 24, 56 + 24 = 80", "80"),
             problem("8 sandwiches, two slices each, packs of 4. How many packs?", "8 * 2 = 16, 16 / 4 = 4", "4"),
             problem("He won $67, paid 21 % and $11. What is left?", "67 - 21 = 46, 46 - 11 = 35", "35"),
             problem("He had 5 and found twice 2. How many?", "5 + 2 = 7, 7 + 2 = 9", "7"),
+            problem("He had 5 and found half of 4. How many?", "5 + 4 = 9, 9 - 2 = 7", "9"),
+            problem("He had 9 and she 3 times as many.", "9 + 3 = 12", "12"),
+            problem("He had 9 on average and found 6.", "9 + 6 = 15", "15"),
+            problem("He had 9 and found 3/4.", "9 + 3 = 12, 12 + 4 = 16", "16"),
             problem("4 pages in 29 minutes. How many hours for 44?", "44 / 4 = 11, 29 - 11 = 18", "18"),
         ],
     )
@@ -123,6 +128,7 @@ class TestRenumbered:
     def test_numbers_and_names_vary(self, variants):
         clips = [row["question"] for row in variants["train"] if "clips" in row["question"]]
         heroes = [re.match(r"\w+", question)[0] for question in clips]
+        assert set(heroes) <= set(FEMALE_NAMES), "as the pronouns stay"
         assert len(set(heroes)) > 10 and len({re.search(r"\d+", question)[0] for question in clips}) > 10
         assert all(question.count(hero) == 3 for question, hero in zip(clips, heroes, strict=True))
 
@@ -156,6 +162,11 @@ class TestRenumbered:
         boxes = with_endings(problem("9 boxes of 8 pens. How many pens?", "9 * 8 = 72", "72"))
         assert max(int(row["answer"]) for row in renumbered(boxes, 60)) <= 1.5 * 72
 
+    def test_what_is_often_no_name_or_no_quantity_stays(self):
+        told = problem("In April she had 9 eggs and found 1. How many?", "9 + 1 = 10", "10")
+        drawn = [row["question"] for row in renumbered(with_endings(told), 100)]
+        assert all(re.match(r"In April she had \d+ eggs and found 1\.", question) for question in drawn)
+
     def test_two_people_stay_two(self):
         told = problem("Paula had 9 eggs, Haley 4 eggs. How many more eggs had Paula than Haley?", "9 - 4 = 5", "5")
         for row in renumbered(with_endings(told), 200):
@@ -175,7 +186,7 @@ def test_from_a_file_by_its_name(tmp_path):
     file = tmp_path / "own.json"
     file.write_text(json.dumps(with_endings(TRIVIA)))
     drawn = load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
-    assert len(drawn) == 50
+    assert len(drawn) == 50 and len(load_problems(f"renumbered:{file}")) == 1000
     assert drawn == load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
     assert drawn != load_problems(f"renumbered:{file}", "eval", num_samples=50, seed=3).to_list()
     assert drawn != load_problems(f"renumbered:{file}", "train", num_samples=50, seed=4).to_list()

@@ -3,10 +3,12 @@
 import base64
 import io
 import json
+import runpy
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +61,7 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert (asked["model"], asked["prompt"], asked["temperature"]) == ("base", None, 0)
+            assert asked["max_tokens"] == method.max_new_tokens
             choices = []
             for i, prompt in enumerate(asked["prompt_embeds"]):
                 embeds = torch.load(io.BytesIO(base64.b64decode(prompt)), weights_only=True)
@@ -93,3 +96,32 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
     answers = [output.text for output in method.answer(QUESTIONS)]
     assert len(set(answers)) > 1
     assert result.stdout == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
+
+
+def test_the_offline_example_compares_the_engine_with_the_whole_model(tmp_path, monkeypatch):
+    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama")
+    model.save_pretrained(tmp_path, checkpoint_kind="full")
+    tokenizer.save_pretrained(tmp_path)
+    method = SemCoT(model, tokenizer)
+
+    class Engine:
+        """As much of vLLM's as the example asks for, with transformers behind it; the last answer is another."""
+
+        def __init__(self, base, dtype, enable_prompt_embeds, enforce_eager):
+            assert (base, dtype, enable_prompt_embeds) == ("someone/tiny-llama", "float32", True)
+
+        def generate(self, prompts, sampling, use_tqdm):
+            assert sampling == {"temperature": 0, "max_tokens": 16, "stop_token_ids": method.end_ids}
+            ids = [continued(model.language_model, p["prompt_embeds"], eos_token_id=method.end_ids) for p in prompts]
+            texts = [*tokenizer.batch_decode(ids[:-1], skip_special_tokens=True), "?"]
+            return [SimpleNamespace(outputs=[SimpleNamespace(text=text)]) for text in texts]
+
+    vllm = SimpleNamespace(LLM=Engine, SamplingParams=dict, __name__="vllm", __version__="0")
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"question": q}) + "\n" for q in QUESTIONS))
+    options = f"--model {tmp_path} --questions {tmp_path}/own.jsonl --limit 3 --compare --batch_size 2 --dtype float32"
+    monkeypatch.setattr(sys, "argv", f"vllm_offline.py {options} --output {tmp_path}/figures.json".split())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    runpy.run_path(str(ROOT / "examples/vllm_offline.py"), run_name="__main__")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["n"], figures["batch_size"], figures["same_answers"]) == (3, 2, 2)

@@ -20,7 +20,10 @@ from semcot.synthetic import (
     arithmetic_shapes,
     arithmetic_stories,
     coin_flips,
+    draw,
+    in_eval,
     plural,
+    vocabulary,
 )
 from semcot.variations import arithmetic_variations
 
@@ -89,6 +92,16 @@ class TestAllSources:
             list(draw(1, split="test"))
 
 
+def test_a_question_is_in_the_split_that_it_has_always_been_in():
+    """Else what an earlier checkpoint was trained on would be evaluated on."""
+    assert [i for i in range(60) if in_eval(f"Question {i}")] == [0, 5, 17, 21, 32, 45, 52, 55]
+
+
+def test_only_misses_in_a_row_end_a_draw():
+    numbers = iter(n for i in range(3) for n in (*[0] * 50_000, i + 1))
+    assert len(list(draw(lambda: {"question": str(next(numbers))}, 4))) == 4
+
+
 class TestArithmeticStories:
     def test_equations_are_true_and_lead_to_the_answer(self, stories):
         for story in stories:
@@ -140,6 +153,14 @@ class TestArithmeticStories:
         templates = Counter(re.sub(r"(_ ?)+", "_ ", masked.sub("_", story["question"])) for story in stories)
         assert templates.most_common(1)[0][1] <= 0.03 * len(stories)
         assert len(templates) > 1000
+
+    def test_people_are_different_ones_and_the_pronouns_the_hero_s(self):
+        rng = random.Random(0)
+        for words in (vocabulary((), (), rng) for _ in range(1000)):
+            assert len({words["n"], words["o"], words["o2"]}) == 3
+            assert (words["he"], words["him"], words["his"]) == (
+                ("she", "her", "her") if words["n"] in FEMALE_NAMES else ("he", "him", "his")
+            )
 
     def test_there_are_many_families_and_words(self):
         assert len(STORIES) >= 100

@@ -19,6 +19,7 @@ def test_each_variation_is_told_and_solved(problems):
         matches = list(EQUATION.finditer(problem["condensed_reasoning"]))
         assert len(matches) == len(variation.equations) and all(is_true(*match.groups()) for match in matches)
         assert problem["condensed_reasoning"] == ", ".join(match[0] for match in matches)
+        assert all(operation != "/" or result != "1" for _, operation, _, result in map(re.Match.groups, matches))
         assert matches[-1][4] == problem["answer"] and 1 <= int(problem["answer"]) <= 999
         assert not re.search(r"[][{}|]|  | [.?,]|\.\.", problem["question"]), problem["question"]
         assert re.match(r"[A-Z\d]", problem["question"]) and problem["question"].count("?") == 1
@@ -53,6 +54,10 @@ def test_numbers_that_do_not_matter_are_told_and_one_scene_asks_for_several_thin
         len(re.findall(r"\d+", problem["question"])) > len(variation.equations) + 1 for variation, problem in problems
     )
     assert idle > 0.5 * len(problems)
+    counts = {}
+    for variation, problem in problems:
+        counts.setdefault(variation, set()).add(len(re.findall(r"\d+", problem["question"])))
+    assert sum(len(told) > 1 for told in counts.values()) > 100, "some facts are told now and then"
     scenes = {}
     for variation in VARIATIONS:
         scenes.setdefault(variation.facts, set()).add(variation.equations)
