@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 from transformers.models.auto.configuration_auto import AutoConfig  # noqa: E402
 
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
+from semcot.options import TrainOptions  # noqa: E402
 from semcot.tokenization import build_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
@@ -107,6 +108,27 @@ def tiny_semcot(family: str = "llama", generator: int | None = 2, chat: bool = T
     return model, tokenizer
 
 
+def tiny_options(base: Path, folder: Path) -> TrainOptions:
+    return TrainOptions(
+        output_dir=str(folder),
+        base_model=str(base),
+        generator_layers=2,
+        num_samples=[40, 60],
+        validation_fraction=0.1,
+        encoder_batch_size=8,
+        encoder_embedding_dim=16,
+        batch_size=8,
+        warmup_epochs=0.5,
+        lens_weight=0.5,
+        lens_epochs=0.5,
+        max_steps=5,
+        eval_steps=5,
+        save_steps=2,
+        logging_steps=1,
+        bf16=False,
+    )
+
+
 @pytest.fixture
 def killed_at_renames(monkeypatch):
     """The process ends where a file that was written aside would get its name."""
@@ -132,3 +154,26 @@ def adapter(tmp_path):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_language_model(max_position_embeddings=1024).save_pretrained(folder)
+    tiny_base_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def options(base, tmp_path) -> TrainOptions:
+    return tiny_options(base, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def finished(base, tmp_path_factory) -> tuple[TrainOptions, Path]:
+    """One run to the end, shared by the tests that look at what it left."""
+    from semcot.training import train
+
+    options = tiny_options(base, tmp_path_factory.mktemp("finished") / "run")
+    train(options)
+    return options, Path(options.output_dir)

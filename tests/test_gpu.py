@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model
+from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model, tiny_options
+from runs import SCRIPT, as_flags
 from safetensors.torch import load_file
 from test_sharding import check_losses, deepspeed
-from test_training import SCRIPT, as_flags, tiny_options
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from semcot.options import TrainOptions

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_options
+from runs import as_flags
 from safetensors.torch import load_file
-from test_training import as_flags, tiny_options
 
 from semcot.options import PHASES, TrainOptions
 from semcot.sharding import _base_is_not_missing, engine, plain_data_parallelism
