@@ -356,7 +356,7 @@ class SemCoTForCausalLM(
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
         embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
         shared_length = 0
-        if not torch.compiler.is_compiling() and self._trains_through_cache() and self._prefills_question():
+        if not torch.compiler.is_compiling() and self._prefills_question() and self._trains_through_cache():
             first_state = max(0, _first_column(is_thought) + self.config.thought_offset)
             shared_length = min(_shared_length(input_ids, attention_mask), first_state)
         outputs = run_backbone(self.generator, embeds, attention_mask, shared_length, use_cache=more_passes > 0)
@@ -629,8 +629,8 @@ class SemCoTForCausalLM(
             config_kwargs: further fields of [`SemCoTConfig`].
 
         Raises:
-            ValueError: the base is of a kind that cannot be wrapped, the generator has other token ids, or more layers
-                are asked for than the base has.
+            ValueError: base or generator is of a kind that cannot be wrapped, the generator has other token ids, or
+                more layers are asked for than the base has.
         """
         _check_kind(base)
         share_embeddings = isinstance(generator, int)
@@ -689,12 +689,14 @@ class SemCoTForCausalLM(
             layer.load_state_dict(source.state_dict())
         tables = [part for part in self.thought_layers.modules() if isinstance(part, nn.Embedding)]
         others = {weight for part in (copies, *tables) for weight in part.parameters()}
-        norm = {name: weight for name, weight in self.thought_layers.named_parameters() if weight not in others}
+        norms = [
+            part for part in self.thought_layers.modules() if not others.issuperset(part.parameters(recurse=False))
+        ]
         probe = torch.linspace(-1, 1, self.thought_embedding.shape[0]).to(next(copies.parameters()))
         for zero in (0, -1):  # Gemma's norms, and those of others, multiply by 1 + weight
-            for name, weight in norm.items():
-                nn.init.constant_(weight, 0 if name.endswith("bias") else zero)
-            if not self.thought_layers(inputs_embeds=probe[None, None], use_cache=False).last_hidden_state.any():
+            for name, weight in ((name, weight) for part in norms for name, weight in part.named_parameters()):
+                nn.init.constant_(weight, 0 if name == "bias" else zero)
+            if norms and not any(part(probe).any() for part in norms):
                 return
         raise ValueError(
             f"A {type(self.generator).__name__} cannot have thought_layers: no weights of its final norm make it zero, "
@@ -993,7 +995,10 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
 def decoder_layers(backbone: PreTrainedModel) -> nn.ModuleList:
     """The layers of a decoder without its head."""
     depth = backbone.config.num_hidden_layers
-    return next(part for part in backbone.modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
+    for part in backbone.modules():
+        if isinstance(part, nn.ModuleList) and len(part) == depth:
+            return part
+    raise ValueError(f"A {type(backbone).__name__} has no stack of {depth} layers.")
 
 
 def keeps_keys_alone(config: PreTrainedConfig) -> bool:

@@ -40,8 +40,6 @@ def build(folder: str, dtype: str, device: str) -> dict[str, float]:
 
 def run(folder: str, dtype: str, device: str) -> dict[str, float | str]:
     """Loads the checkpoint and answers a batch of two prompts; returns seconds, the peak memory in GB, the machine."""
-    from semcot.evaluation import describe_machine
-
     started = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
         folder, trust_remote_code=True, dtype=getattr(torch, dtype), device_map=device
@@ -67,11 +65,12 @@ def run(folder: str, dtype: str, device: str) -> dict[str, float | str]:
         "thoughts_shape": list(output.thoughts.shape),
         "sequences_shape": list(sequences.shape),
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-        **describe_machine(model),
     }
     if device.startswith("cuda"):
         figures["peak_gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return figures
+    from semcot.evaluation import describe_machine  # only now: what it imports is no part of the peak
+
+    return figures | describe_machine(model)
 
 
 def main() -> None:

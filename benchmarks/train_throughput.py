@@ -211,7 +211,7 @@ def main() -> None:
         rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
     by_length = sorted(rows, key=lambda row: row["length"])
     compared = rows.select(range(min(len(rows), max(COMPARED, *options.batch_sizes)))).to_list()
-    length = header_length(model, tokenizer)
+    length = header_length(model, tokenizer, rows)
     multiple = PAD_TO_MULTIPLE_OF if device.type == "cuda" else 1
     collator = DistillationCollator(tokenizer.pad_token_id, length, pad_to_multiple_of=multiple)
     ways = {"": recipe, ", questions cached": replace(recipe, cache_questions=True)}

@@ -28,8 +28,8 @@ class QuestionCache:
         batch_size: problems in a pass of the base.
 
     Raises:
-        ValueError: the prompts do not begin with the same `header_length` tokens, or the base has a sliding window that
-            is shorter than the longest prompt.
+        ValueError: the prompts do not begin with the same `header_length` tokens, or the base is one that [`check`]
+            refuses.
         OSError: there is no room for the file, or the one there has another size than that of these problems.
     """
 

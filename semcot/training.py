@@ -26,7 +26,14 @@ from transformers import (
     set_seed,
 )
 
-from modeling_semcot import SemCoTForCausalLM, decoder_layers, find_base, run_backbone, shortest_window
+from modeling_semcot import (
+    SemCoTForCausalLM,
+    decoder_layers,
+    find_base,
+    keeps_keys_alone,
+    run_backbone,
+    shortest_window,
+)
 from semcot.data import (
     HUB_DATASETS,
     RENUMBERED,
@@ -108,9 +115,11 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
         for part in (train_set, validation_set)
     )
     check_lengths(model, train_set, validation_set)
-    if options.cache_questions:
-        QuestionCache.check(model, [prompt for part in (train_set, validation_set) for prompt in part["prompt_ids"]])
-    header = header_length(model, tokenizer, train_set, validation_set)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=options.autocast):  # as in training
+        if options.cache_questions:
+            prompts = [prompt for part in (train_set, validation_set) for prompt in part["prompt_ids"]]
+            QuestionCache.check(model, prompts)
+        header = header_length(model, tokenizer, train_set, validation_set)
     # Only now: an earlier run is not cleared for one that cannot begin.
     if state.is_main_process:
         prepare_output_dir(options)
@@ -641,8 +650,9 @@ def reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
     shorter, with a state that every token changes, and where distances are counted in columns (MPT).
     """
     config, ids = model.config, torch.arange(8, device=model.device)
-    if any((shortest_window(part) or length + 1) <= length for part in (config.text_config, config.generator_config)):
-        return False
+    for part in (config.text_config, config.generator_config):
+        if not keeps_keys_alone(part) or (shortest_window(part) or length + 1) <= length:
+            return False
     mask = torch.ones(1, 40, dtype=torch.long, device=model.device)
     mask[:, 4:-4] = 0
     was_training = model.training
@@ -657,7 +667,7 @@ def reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
         found = run_backbone(stack, apart, mask).last_hidden_state[:, -4:].float()
         changes.append((found - expected).abs().max() / expected.abs().max())
     model.train(was_training)
-    return max(changes).item() < 0.03
+    return max(changes).item() < 0.3  # in bfloat16 SmolLM2's rounding alone makes 0.05; MPT's distances make 0.9
 
 
 def batch_size(options: TrainOptions, phase: str) -> int:

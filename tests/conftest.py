@@ -91,8 +91,11 @@ def tiny_language_model(family: str = "llama", vocab_size: int = 330, seed: int 
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def tiny_semcot(family: str = "llama", generator: int | None = 2, chat: bool = True, num_thoughts: int = 3, **options):
-    """A tiny SemCoT model and its tokenizer; the generator is the base's first layers, or a narrower model."""
+def tiny_semcot(family: str = "llama", generator=2, chat: bool = True, num_thoughts: int = 3, **options):
+    """
+    A tiny SemCoT model and its tokenizer; the generator is so many of the base's first layers, the model that is given,
+    or, for `None`, a narrower one.
+    """
     tokenizer, prompt_template = build_tokenizer(tiny_base_tokenizer(chat), num_thoughts)
     base = tiny_language_model(family)
     if generator is None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from semcot.answers import parse_answer
 from semcot.methods import METHODS
 from semcot.synthetic import arithmetic_stories, coin_flips
+from semcot.training import header_length
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "models" / "SmolLM2-135M-Instruct" / "config.json").exists(), reason="needs the base: make base"
@@ -65,3 +66,10 @@ def test_answers_arithmetic_stories():
     outputs = METHODS["semcot"](model, tokenizer).answer([problem["question"] for problem in problems])
     answers = [parse_answer(output.text, "number") for output in outputs]
     assert sum(answer == p["answer"] for answer, p in zip(answers, problems, strict=True)) >= 26
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_not_taken_for_padding_that_is_read(dtype):
+    """Else training on a GPU, in bfloat16, would read the prompt's beginning once for each row."""
+    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True, dtype=dtype)
+    assert header_length(model, AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)) > 10

@@ -497,6 +497,7 @@ def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options}".split())
     torch.backends.cuda.enable_cudnn_sdp(True)
     eval_semcot.main()
+    peak = peak_memory(torch.device("cpu")) / 2**20
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     (result,), predictions = read_results(tmp_path)
     problems = load_problems("svamp", num_samples=3)
@@ -511,7 +512,7 @@ def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
         "cpu_threads": torch.get_num_threads(),
     }
     assert {key: result[key] for key in known} == known
-    assert result["peak_memory_mb"] == pytest.approx(peak_memory(torch.device("cpu")) / 2**20, rel=0.02)
+    assert result["peak_memory_mb"] == pytest.approx(peak, rel=0.04)  # MB would be 4.9 % more
     assert 100 < result["peak_memory_mb"] < 100_000
     command = f"\n\n```\nSEMCOT_DATA_DIR={tmp_path} python eval_semcot.py {options}\n```\n\n"
     assert command in (tmp_path / "out" / "report.md").read_text()

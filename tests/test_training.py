@@ -849,7 +849,7 @@ def test_validation_problems_come_from_the_named_data_sets(options, tmp_path):
     options = replace(
         options, dataset=[str(file), "synthetic_coin_flip"], num_samples=[44, 60], validation_fraction=0.5
     )
-    (train_set, validation_set), again = (load_data(replace(options, validation_dataset=[str(file)])) for _ in "12")
+    (train_set, validation_set), again = (load_data(replace(options, validation_dataset=[str(file)])) for _ in range(2))
     assert train_set.to_list() == again[0].to_list()
     assert len(validation_set) == 22 and len(train_set) == 22 + 56
     questions = {problem["question"] for problem in (*own, *flips[:4])}
