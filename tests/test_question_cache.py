@@ -18,7 +18,7 @@ from semcot.training import header_length
 def parts(request):
     family, chat = getattr(request, "param", ("llama", True))
     model, tokenizer = tiny_semcot(family, chat=chat)
-    questions = [*TEXTS, "the coin?", TEXTS[0]]  # " the" is one token, so that its space is no part of the header
+    questions = [*TEXTS, "the coin?", TEXTS[0]]  # the blank before it is no part of the header, as it may merge with it
     given = {"reasoning": "", "condensed_reasoning": "", "answer": "12"}
     rows = tokenize_problems(Dataset.from_list([{"question": q, **given} for q in questions]), tokenizer, 3)
     fixed = header_length(model, tokenizer)
