@@ -694,8 +694,9 @@ class SemCoTForCausalLM(
         ]
         probe = torch.linspace(-1, 1, self.thought_embedding.shape[0]).to(next(copies.parameters()))
         for zero in (0, -1):  # Gemma's norms, and those of others, multiply by 1 + weight
-            for name, weight in ((name, weight) for part in norms for name, weight in part.named_parameters()):
-                nn.init.constant_(weight, 0 if name == "bias" else zero)
+            for part in norms:
+                for name, weight in part.named_parameters():
+                    nn.init.constant_(weight, 0 if name == "bias" else zero)
             if norms and not any(part(probe).any() for part in norms):
                 return
         raise ValueError(
