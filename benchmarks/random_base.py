@@ -1,8 +1,8 @@
 """
-A base of SmolLM2-135M's sizes with random weights, and its real tokenizer, both made from the checkpoint of this
-repository: for measuring speed and memory where the base itself cannot be fetched.
+A base of SmolLM2-135M's sizes, or of others, with random weights, and SmolLM2's real tokenizer, both made from the
+checkpoint of this repository: for measuring speed and memory where the base itself cannot be fetched.
 
-    python benchmarks/random_base.py FOLDER
+    python benchmarks/random_base.py FOLDER [hidden_size=2048,num_hidden_layers=24]
 """
 
 import argparse
@@ -22,14 +22,17 @@ from semcot.tokenization import THOUGHT_TOKEN  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="where the base is written")
-    folder = parser.parse_args().folder
-    config = json.loads((ROOT / "config.json").read_text())["text_config"]
+    parser.add_argument("sizes", nargs="?", default="", help="fields of its configuration that shall be others")
+    options = parser.parse_args()
+    config = AutoConfig.for_model(**json.loads((ROOT / "config.json").read_text())["text_config"])
+    if options.sizes:
+        config.update_from_string(options.sizes)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(options.folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)
     # What the checkpoint's template has more than the base's is the thoughts, which training will add again.
     tokenizer.chat_template = tokenizer.chat_template.split("{% if add_generation_prompt %}{{ '" + THOUGHT_TOKEN)[0]
-    tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(options.folder)
 
 
 if __name__ == "__main__":
