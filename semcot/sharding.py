@@ -17,7 +17,7 @@ from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
@@ -143,6 +143,9 @@ class ShardedTrainer(GradientsInBuckets, Trainer):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.model.generator_is_sharded = self.is_fsdp_enabled
+        if self.is_fsdp_enabled:
+            # Autocast alone: accelerate would round gradients, and all that passes between layers, to bfloat16.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
         if isinstance(self.model, FSDPModule):  # spread in an earlier phase, whose layers are no longer of their class
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
 

@@ -46,6 +46,14 @@ def expected(options) -> TrainOptions:
     return options
 
 
+@pytest.fixture(scope="module")
+def expected_in_bfloat16(options) -> TrainOptions:
+    folder = Path(options.output_dir).parent / "ddp-bfloat16"
+    options = replace(options, output_dir=str(folder), dtype="bfloat16", bf16=True)
+    launch("ddp.yaml", options)
+    return options
+
+
 def launch(config: str, options: TrainOptions) -> str:
     """Trains in two processes as a shipped configuration says; returns what was printed."""
     folder = Path(options.output_dir).parent
@@ -108,13 +116,19 @@ def test_an_engine_trains_as_data_parallelism_does_and_resumes(config, expected,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
-def test_in_bfloat16_the_weights_that_are_trained_stay_in_float32(config, expected, tmp_path):
-    options = replace(expected, output_dir=str(tmp_path / "run"), dtype="bfloat16", bf16=True)
+def test_in_bfloat16_weights_and_gradients_stay_in_float32(config, expected_in_bfloat16, tmp_path):
+    options = replace(expected_in_bfloat16, output_dir=str(tmp_path / "run"))
     launch(config, options)
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
-    assert check_losses(options, expected, {"loss", "answer_loss", "lens_loss"}, tolerance=0.05)
+    assert check_losses(options, expected_in_bfloat16, {"loss", "answer_loss", "lens_loss"}, tolerance=0.02)
+    # Gradients that are rounded on their way between processes move the norm by 1e-4, and so the next losses.
+    lens, wanted = (
+        [entry for entry in losses(run)["lens"] if "grad_norm" in entry] for run in (options, expected_in_bfloat16)
+    )
+    assert lens[0]["grad_norm"] == pytest.approx(wanted[0]["grad_norm"], rel=3e-5)
+    assert [entry["loss"] for entry in lens] == pytest.approx([entry["loss"] for entry in wanted], rel=3e-5)
 
 
 @pytest.mark.parametrize(
