@@ -47,7 +47,7 @@ if chosen speed; then
 fi
 if chosen answers && [ "$base" = models/SmolLM2-135M-Instruct ]; then
     part 180 answers "$python" eval_semcot.py --model . --data synthetic_arithmetic --limit 500 --seed 6 \
-        --batch_size 128 --output_dir "$logs/answers"
+        --batch_size 128 --output_dir "$logs/synthetic_arithmetic"
 fi
 if chosen speed_1b; then
     part 60 random_base_1b "$python" benchmarks/random_base.py "$scratch/1b" hidden_size=2048,intermediate_size=5504,num_hidden_layers=24,num_attention_heads=16,num_key_value_heads=16,head_dim=128

@@ -154,6 +154,15 @@ def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocas
     return counter.get_total_flops()
 
 
+def ratios_over_passes(each: float, cached: float, embedded: float, kept: float) -> dict[int, float]:
+    """
+    How much faster than the plain loop a run of so many passes is, in the quicker of two ways. `each` and `cached` are
+    what a problem takes in a pass of either, `embedded` what both pay for it once, `kept` what the second pays besides,
+    all in times of a problem of the plain loop.
+    """
+    return {passes: passes / (embedded + min(passes * each, kept + passes * cached)) for passes in PASSES}
+
+
 def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -371,12 +380,9 @@ def main() -> None:
     plain_rate = figures["samples_per_s"]["plain"]
     both = {f"batch {size}{way}" for size in options.batch_sizes for way in ("", ", questions cached")}
     for size in options.batch_sizes if both <= figures["samples_per_s"].keys() else []:
-        # In times of a problem of the plain loop.
         each, cached = (1 / figures["ratio"][f"batch {size}{way}"] for way in ("", ", questions cached"))
         embedded, kept = (once.get(name, 0.0) * plain_rate for name in ("reasonings embedded", "questions kept"))
-        figures["ratio_over_passes"][f"batch {size}"] = {
-            passes: passes / (embedded + min(passes * each, kept + passes * cached)) for passes in PASSES
-        }
+        figures["ratio_over_passes"][f"batch {size}"] = ratios_over_passes(each, cached, embedded, kept)
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     figures["cpu_count"] = os.cpu_count()
     print(json.dumps(figures, indent=2))

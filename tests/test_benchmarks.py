@@ -14,6 +14,7 @@ from benchmarks.accuracy_by_steps import operations
 from benchmarks.mistakes import read_thoughts
 from benchmarks.spelling_by_pass import spelling_by_pass
 from benchmarks.thoughts import answer_with
+from benchmarks.train_throughput import ratios_over_passes
 from semcot.data import load_problems
 from semcot.distillation import lens_targets
 
@@ -307,3 +308,9 @@ def test_memory_of_training(tmp_path):
     run("train_memory.py", "--measure", "tiny + tiny", "--output", tmp_path / "measured.json")
     peaks = json.loads((tmp_path / "measured.json").read_text())["peak_gb"]
     assert set(peaks) == {"reasoning_encoder", "warmup", "generator"} and min(peaks.values()) > 0
+
+
+def test_a_run_of_several_passes_pays_once_for_what_is_computed_once():
+    assert ratios_over_passes(each=0.25, cached=0.125, embedded=0.25, kept=0.5) == pytest.approx(
+        {1: 1 / 0.5, 3: 3 / 1.0, 5: 5 / (0.25 + 0.5 + 0.625), 10: 10 / (0.25 + 0.5 + 1.25)}
+    )
