@@ -40,6 +40,7 @@ PROMPTS = {
 }
 # Where a server leaves them in the reply; some chat templates open them themselves, so that only the end is there.
 THOUGHTS = re.compile(r"\A(?:(?!<think>).)*</think>|\s*<think>.*?</think>", re.DOTALL)
+ENDED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete")  # as servers call a reply that is whole
 RETRY_TEMPERATURE = 0.7  # at least, after a bad reply: a greedy model would write the same again
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0  # seconds
 PASSING_STATUSES = (408, 409, 425, 429)  # and all from 500
@@ -272,7 +273,7 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
         text.encode()
     except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
         return "", "the reply is no chat completion"
-    if choice.finish_reason in ("length", "content_filter"):
+    if choice.finish_reason and str(choice.finish_reason).lower() not in ENDED:
         return text, f"the reply was cut off ({choice.finish_reason}): see --max_tokens"
     if not text:
         return text, "the reply is empty"

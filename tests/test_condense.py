@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(TEXTS[field](first, second))
 
-    def answer(self, text: object, finish_reason: str = "stop", usage: dict[str, Any] | None = USAGE) -> None:
+    def answer(self, text: object, finish_reason: str | None = "stop", usage: dict[str, Any] | None = USAGE) -> None:
         message = {"role": "assistant", "content": text}
         reply = {
             "id": "chatcmpl-1",
@@ -165,6 +165,7 @@ PASSING = {
 BAD = {
     "cut off": says("It is 4. The answer is 4.", finish_reason="length"),
     "filtered": says("It is 4. The answer is 4.", finish_reason="content_filter"),
+    "stopped by the server": says("It is 4. The answer is 4.", finish_reason="abort"),
     "empty": says(" \n"),
     "null": says(None),
     "parts": says([{"type": "text", "text": "The answer is 4."}]),
@@ -327,6 +328,12 @@ class TestFaults:
     def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path, beginning):
         server.faults["reasoning", 1] = [says(f"{beginning}Is it 5?\n</think>\n\n{TEXTS['reasoning'](1, 3)}")]
         condense(options_for(tmp_path, server, bare(1)))
+        assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
+
+    @pytest.mark.parametrize("finish_reason", ["eos", "STOP", "", None])
+    def test_ways_to_say_that_a_reply_is_whole(self, server, tmp_path, finish_reason):
+        server.faults["reasoning", 1] = [says(TEXTS["reasoning"](1, 3), finish_reason=finish_reason)]
+        condense(options_for(tmp_path, server, bare(1), max_attempts=1))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
     def test_the_body_can_be_changed(self, server, tmp_path):
