@@ -269,7 +269,7 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
     """The text in a reply that shall be the field `name` of the record, and what makes it a bad one, or `None`."""
     try:
         choice = reply.choices[0]
-        text = THOUGHTS.sub("", choice.message.content or "", count=1).strip()
+        text = THOUGHTS.sub("", choice.message.content or "").strip()
         text.encode()
     except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
         return "", "the reply is no chat completion"
@@ -277,6 +277,8 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
         return text, f"the reply was cut off ({choice.finish_reason}): see --max_tokens"
     if not text:
         return text, "the reply is empty"
+    if re.search("</?think>", text):
+        return text, "the reply's thoughts have no end"
     if name == "reasoning":
         kind, gold = answer_kind(record["answer"]), normalize_answer(record["answer"])
         if (found := parse_answer(text, kind, explicit_reasoning=True)) != gold:

@@ -166,6 +166,7 @@ BAD = {
     "cut off": says("It is 4. The answer is 4.", finish_reason="length"),
     "filtered": says("It is 4. The answer is 4.", finish_reason="content_filter"),
     "stopped by the server": says("It is 4. The answer is 4.", finish_reason="abort"),
+    "thoughts without an end": says("<think>Is it 4? The answer is 4."),
     "empty": says(" \n"),
     "null": says(None),
     "parts": says([{"type": "text", "text": "The answer is 4."}]),
@@ -324,9 +325,18 @@ class TestFaults:
         condense(options_for(tmp_path, server, max_attempts=2))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
-    @pytest.mark.parametrize("beginning", ["<think>\n", ""])  # "": the server's chat template wrote it
-    def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path, beginning):
-        server.faults["reasoning", 1] = [says(f"{beginning}Is it 5?\n</think>\n\n{TEXTS['reasoning'](1, 3)}")]
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            "<think>\nIs it 5?\n</think>\n\n{}{}",
+            "Is it 5?\n</think>\n\n{}{}",  # the server's chat template wrote the beginning
+            "<think>Is it 5?</think><think>No.</think>{}{}",
+            "{}\n<think>Is it 5?</think>{} <think>Yes.</think>",
+        ],
+    )
+    def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path, reply):
+        text = TEXTS["reasoning"](1, 3)
+        server.faults["reasoning", 1] = [says(reply.format(text[:40], text[40:]))]
         condense(options_for(tmp_path, server, bare(1)))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
