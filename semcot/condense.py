@@ -295,6 +295,8 @@ def condense(options: CondenseOptions) -> None:
     `CondenseError` if records failed or the endpoint refused: then the journal alone is there.
     """
     output = Path(options.output)
+    if output.resolve() == Path(options.input).resolve():  # a record that is left out would be in no file
+        raise ValueError(f"{output} is the input: name another --output.")
     if output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} is already there: name another --output, or give --overwrite True.")
     records = read_records(options.input)

@@ -542,6 +542,13 @@ class TestJournal:
         condense(options_for(tmp_path, server, bare(1), overwrite=True))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
+    def test_an_output_that_is_the_input(self, server, tmp_path):
+        options = options_for(tmp_path, server, bare(2), overwrite=True, skip_failed=True)
+        options.output = f"{tmp_path}/../{tmp_path.name}/raw.jsonl"
+        with pytest.raises(ValueError, match="raw.jsonl is the input: name another --output"):
+            condense(options)
+        assert read(tmp_path / "raw.jsonl") == bare(2) and not server.requests
+
 
 class TestCost:
     def test_bad_replies_and_earlier_sittings_count(self, server, tmp_path, capsys):
