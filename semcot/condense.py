@@ -11,7 +11,6 @@ have one. What a record has already is never rewritten.
 import asyncio
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -216,7 +215,7 @@ class Condenser:
                     async with asyncio.timeout(options.timeout):
                         create = self.client.chat.completions.create
                         reply = await create(model=options.model, messages=messages, extra_body=body)
-                except (APIError, TimeoutError, ValueError) as error:
+                except (APIError, TimeoutError, ValueError, RecursionError) as error:
                     raise self._judge(error, where) from error
                 text, fault = read_reply(reply, name, record)
                 usage = getattr(reply, "usage", None)
@@ -224,7 +223,7 @@ class Condenser:
                 self.journal.add(where, tokens, {} if fault else {name: text})
                 if fault:
                     if "temperature" in body:
-                        body["temperature"] = max(body["temperature"], RETRY_TEMPERATURE)
+                        body["temperature"] = max(float(body["temperature"]), RETRY_TEMPERATURE)
                     raise AttemptError(fault)
         return text
 
@@ -262,7 +261,7 @@ class Condenser:
 
 def _count(tokens: Any) -> int:
     """A server's number of tokens; 0 where it is none, for the journal must stay one that can be summed up."""
-    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < math.inf else 0
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 1e15 else 0
 
 
 def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str | None]:

@@ -161,6 +161,7 @@ PASSING = {
     "503 in HTML": lambda handler: handler.send(503, "<html>", "text/html"),
     "half a body": half_a_body,
     "not JSON": lambda handler: handler.send(200, "<html>"),
+    "nested too deep": lambda handler: handler.send(200, "[" * 100_000),
 }
 BAD = {
     "cut off": says("It is 4. The answer is 4.", finish_reason="length"),
@@ -353,10 +354,11 @@ class TestFaults:
         assert all(r.body.keys() == {"model", "messages", "max_completion_tokens"} for r in server.requests)
         assert len(server.requests) == 3
 
-    def test_a_higher_temperature_stays(self, server, tmp_path):
+    @pytest.mark.parametrize("extra", ["{}", '{"temperature": "1.5"}'])
+    def test_a_higher_temperature_stays(self, server, tmp_path, extra):
         server.faults["reasoning", 1] = [BAD["empty"]]
-        condense(options_for(tmp_path, server, bare(1), temperature=1.5))
-        assert [request.body["temperature"] for request in server.requests] == [1.5] * 3
+        condense(options_for(tmp_path, server, bare(1), temperature=1.5, extra_body=extra))
+        assert [float(request.body["temperature"]) for request in server.requests] == [1.5] * 3
 
     def test_waits_grow_to_the_longest(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "FIRST_BACKOFF", 0.1)
@@ -567,12 +569,14 @@ class TestCost:
             {"prompt_tokens": "5", "completion_tokens": {"text": 3}},
             {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
             {"prompt_tokens": -1},
+            {"prompt_tokens": 10**400},
         ],
     )
     def test_tokens_that_the_server_does_not_tell(self, server, tmp_path, capsys, usage):
         server.faults["reasoning", 1] = [says(TEXTS["reasoning"](1, 3), usage=usage)]
-        condense(options_for(tmp_path, server, bare(1)))
-        assert "2 replies, 100 tokens read, 10 written (unknown for 1 of the replies)\n" in capsys.readouterr().out
+        condense(options_for(tmp_path, server, bare(1), price_input=1.0))
+        cost = "2 replies, 100 tokens read, 10 written (unknown for 1 of the replies), cost 0.000100\n"
+        assert cost in capsys.readouterr().out
 
 
 class TestKey:
