@@ -241,7 +241,10 @@ class Condenser:
             return AttemptError(f"there was no whole reply within {self.options.timeout:g} s")
         if not isinstance(error, APIStatusError):
             return AttemptError(f"there was no whole reply ({type(error).__name__}: {error.__cause__ or error})")
-        message = error.message.replace(self.options.key or "\0", "[key]")  # some servers repeat it
+        message = error.message  # the client puts in what the server wrote only where it stands in OpenAI's place
+        if error.body and " - " not in message:
+            message += f" - {error.body}"
+        message = message.replace(self.options.key or "\0", "[key]")  # some servers repeat it
         message = f"HTTP {error.status_code}: {shorten(message, 300)}"
         passing = error.status_code in PASSING_STATUSES or error.status_code >= 500
         if passing and error.code != "insufficient_quota":

@@ -454,6 +454,15 @@ class TestFailures:
         condense(options_for(tmp_path, server))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(12))
 
+    @pytest.mark.parametrize(
+        "body, content_type",
+        [(f'{{"detail": "No {KEY}!"}}', "application/json"), (f"<p>No {KEY}!</p>", "text/html")],
+    )
+    def test_an_error_of_another_form(self, server, tmp_path, body, content_type):
+        server.faults["reasoning", 1] = [lambda handler: handler.send(401, body, content_type)]
+        with pytest.raises(CondenseError, match=r"line 1: HTTP 401: .*No \[key\]!"):
+            condense(options_for(tmp_path, server, bare(1)))
+
 
 class TestPace:
     def test_concurrency(self, server, tmp_path):
