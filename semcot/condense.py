@@ -42,6 +42,7 @@ THOUGHTS = re.compile(r"\A(?:(?!<think>).)*</think>|\s*<think>.*?</think>", re.D
 ENDED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete")  # as servers call a reply that is whole
 RETRY_TEMPERATURE = 0.7  # at least, after a bad reply: a greedy model would write the same again
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0  # seconds
+LONGEST_PAUSE = 3600.0  # seconds that an endpoint may ask for; more, and a day's quota is used up
 PASSING_STATUSES = (408, 409, 425, 429)  # and all from 500
 REFUSING_STATUSES = (400, 413, 422)  # of one record, too long or filtered; of all where the request as such is at fault
 MOST_REFUSED = 8  # records, before any reply: then it is the request
@@ -250,6 +251,11 @@ class Condenser:
         if passing and error.code != "insufficient_quota":
             seconds = error.response.headers.get("retry-after", "")
             if re.fullmatch(r"\d+(\.\d+)?", seconds):  # the other form, a date, is not in use at such endpoints
+                if float(seconds) > LONGEST_PAUSE:
+                    return CondenseError(
+                        f"{where}: {message}\nThe endpoint wants no request for {seconds} s. The same command then "
+                        f"goes on from {self.journal.path}."
+                    )
                 self.free_at = max(self.free_at, time.monotonic() + float(seconds))
             return AttemptError(message)
         if error.status_code in REFUSING_STATUSES and error.code != "insufficient_quota":

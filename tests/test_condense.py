@@ -376,6 +376,16 @@ class TestFaults:
         assert len(others) == 6 and min(others) - refused >= 0.65
         assert read(tmp_path / "pairs.jsonl") == filled(bare(3))
 
+    def test_a_pause_that_nobody_would_wait_for(self, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5, raising=False)
+        server.faults["reasoning", 2] = [status(429, "for today", Retry_After="2")]
+        with pytest.raises(
+            CondenseError, match=r"line 2: HTTP 429: .*for today\nThe endpoint .* 2 s\. The same command"
+        ):
+            condense(options_for(tmp_path, server, bare(2), concurrency=1))
+        condense(options_for(tmp_path, server))
+        assert read(tmp_path / "pairs.jsonl") == filled(bare(2)) and len(server.requests) == 5
+
 
 class TestFailures:
     def test_failed_records_are_listed_and_asked_again(self, server, tmp_path, capsys):
