@@ -299,8 +299,8 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
 def condense(options: CondenseOptions) -> None:
     """
     Completes the records of `options.input` and writes them, in their order, to `options.output`. Raises `ValueError`
-    for a bad record or journal, `FileNotFoundError` and `FileExistsError` for the input and the output, and
-    `CondenseError` if records failed or the endpoint refused: then the journal alone is there.
+    for a bad record or journal or an output that is the input, `FileNotFoundError` and `FileExistsError` for the input
+    and the output, and `CondenseError` if records failed or the endpoint refused: then the journal alone is there.
     """
     output = Path(options.output)
     if output.resolve() == Path(options.input).resolve():  # a record that is left out would be in no file
