@@ -247,16 +247,18 @@ class TestRecords:
         prompts = {(r.field, r.first): r.body["messages"][0]["content"] for r in server.requests}
         assert texts["reasoning"][1] in prompts["condensed_reasoning", 1]
         assert kept in prompts["condensed_reasoning", 2]
+        assert "Known answer: 4" in prompts["reasoning", 1] and "sentence: The answer is 4." in prompts["reasoning", 1]
         asked = [(r.body["model"], r.body["temperature"], r.body["max_tokens"]) for r in server.requests]
         assert set(asked) == {("adder", 0.25, 99)}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "raw.jsonl"]
 
-    def test_the_output_is_in_order_and_can_be_trained_on(self, server, tmp_path):
+    def test_the_output_is_in_order_and_can_be_trained_on(self, server, tmp_path, capsys):
         records = bare(20)
         for n in range(1, 20, 3):
             server.faults["reasoning", n] = [status(500)]
         condense(options_for(tmp_path, server, records))
         assert read(tmp_path / "pairs.jsonl") == filled(records)
+        assert "| 20/20 [" in capsys.readouterr().err
         assert load_problems(tmp_path / "pairs.jsonl")["answer"][:] == [record["answer"] for record in records]
 
     @pytest.mark.parametrize("suffix", [".json", ".csv", ".parquet"])
@@ -265,8 +267,9 @@ class TestRecords:
         file = tmp_path / f"raw{suffix}"
         writer = getattr(Dataset.from_list(records), f"to_{suffix[1:]}")
         writer(file, lines=False) if suffix == ".json" else writer(file)
-        condense(options_for(tmp_path, server, input=str(file)))
-        assert read(tmp_path / "pairs.jsonl") == filled(records)
+        output = tmp_path / "new" / "pairs.jsonl"
+        condense(options_for(tmp_path, server, input=str(file), output=str(output)))
+        assert read(output) == filled(records)
 
     @pytest.mark.parametrize(
         "second, message",
@@ -285,6 +288,11 @@ class TestRecords:
     def test_a_gold_answer_in_words_with_its_reasoning(self, server, tmp_path):
         records = [{"question": "How many are 1 and 3?", "answer": "a few", "reasoning": "One and three are a few."}]
         condense(options_for(tmp_path, server, records))
+        assert read(tmp_path / "pairs.jsonl") == [{**records[0], "condensed_reasoning": "1 + 3 = 4"}]
+
+    def test_a_reasoning_that_is_short_already(self, server, tmp_path):
+        records = [{**bare(1)[0], "reasoning": "1 + 3 = 4"}]
+        condense(options_for(tmp_path, server, records, max_attempts=1))
         assert read(tmp_path / "pairs.jsonl") == [{**records[0], "condensed_reasoning": "1 + 3 = 4"}]
 
 
@@ -338,7 +346,7 @@ class TestFaults:
     def test_thoughts_that_the_server_leaves_in_are_not_reasoning(self, server, tmp_path, reply):
         text = TEXTS["reasoning"](1, 3)
         server.faults["reasoning", 1] = [says(reply.format(text[:40], text[40:]))]
-        condense(options_for(tmp_path, server, bare(1)))
+        condense(options_for(tmp_path, server, bare(1), max_attempts=1))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(1))
 
     @pytest.mark.parametrize("finish_reason", ["eos", "STOP", "", None])
@@ -370,14 +378,18 @@ class TestFaults:
         assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and 0.4 <= gaps[2] and gaps[5] < 3.2
 
     def test_retry_after_holds_for_all(self, server, tmp_path):
-        server.faults["reasoning", 1] = [status(429, Retry_After="0.7")]
-        condense(options_for(tmp_path, server, bare(3), concurrency=1))
-        refused, *others = [request.time for request in server.requests]
-        assert len(others) == 6 and min(others) - refused >= 0.65
+        def refuse_later(handler: Handler) -> None:
+            time.sleep(0.2)
+            status(429, Retry_After="0.1")(handler)  # does not shorten the first one's pause
+
+        server.faults = {("reasoning", 1): [status(429, Retry_After="0.9")], ("reasoning", 2): [refuse_later]}
+        condense(options_for(tmp_path, server, bare(3), concurrency=2))
+        refused, _, *others = [request.time for request in server.requests]
+        assert len(others) == 6 and min(others) - refused >= 0.8
         assert read(tmp_path / "pairs.jsonl") == filled(bare(3))
 
     def test_a_pause_that_nobody_would_wait_for(self, server, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5, raising=False)
+        monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
         server.faults["reasoning", 2] = [status(429, "for today", Retry_After="2")]
         with pytest.raises(
             CondenseError, match=r"line 2: HTTP 429: .*for today\nThe endpoint .* 2 s\. The same command"
@@ -452,7 +464,7 @@ class TestFailures:
         "number, code",
         [(401, None), (403, None), (404, None), (429, "insufficient_quota"), (400, "insufficient_quota")],
     )
-    def test_what_cannot_be_cured_stops_the_run(self, server, tmp_path, number, code):
+    def test_what_cannot_be_cured_stops_the_run(self, server, tmp_path, capsys, number, code):
         server.faults = {
             (name, n): [status(number, f"Not you, {KEY}!", code)] * 5 for name in TEXTS for n in range(3, 13)
         }
@@ -460,18 +472,20 @@ class TestFailures:
             condense(options_for(tmp_path, server, bare(12), concurrency=2))
         assert KEY not in str(stopped.value) and "OPENAI_API_KEY" in str(stopped.value)
         assert len(server.requests) <= 8
+        assert " replies, " in capsys.readouterr().out, "what was spent is told all the same"
         server.faults.clear()
         condense(options_for(tmp_path, server))
         assert read(tmp_path / "pairs.jsonl") == filled(bare(12))
 
     @pytest.mark.parametrize(
         "body, content_type",
-        [(f'{{"detail": "No {KEY}!"}}', "application/json"), (f"<p>No {KEY}!</p>", "text/html")],
+        [(f'{{"detail": "No {KEY}!"}}', "application/json"), (f"<p>No {KEY}!" + " <br>" * 500, "text/html")],
     )
     def test_an_error_of_another_form(self, server, tmp_path, body, content_type):
         server.faults["reasoning", 1] = [lambda handler: handler.send(401, body, content_type)]
-        with pytest.raises(CondenseError, match=r"line 1: HTTP 401: .*No \[key\]!"):
+        with pytest.raises(CondenseError, match=r"line 1: HTTP 401: .*No \[key\]!") as stopped:
             condense(options_for(tmp_path, server, bare(1)))
+        assert len(str(stopped.value)) < 1000
 
 
 class TestPace:
@@ -550,10 +564,13 @@ class TestJournal:
         assert (tmp_path / "pairs.jsonl.partial").read_text() == content
 
     def test_each_file_gets_its_name_when_it_is_whole(self, server, tmp_path, monkeypatch):
-        replace, named = os.replace, []
-        monkeypatch.setattr(os, "replace", lambda source, target: named.append(target.name) or replace(source, target))
+        replace, fsync, done = os.replace, os.fsync, []
+        monkeypatch.setattr(os, "replace", lambda source, target: done.append(target.name) or replace(source, target))
+        monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_size) or fsync(file))
         condense(options_for(tmp_path, server, bare(1)))
-        assert named == ["pairs.jsonl.partial", "pairs.jsonl"]
+        journal, one_reply, both, output, whole = done  # names, and the sizes of what is safe on the disk
+        assert (journal, output) == ("pairs.jsonl.partial", "pairs.jsonl")
+        assert 0 < one_reply < both and whole == (tmp_path / "pairs.jsonl").stat().st_size
 
     def test_an_output_that_is_there(self, server, tmp_path):
         (tmp_path / "pairs.jsonl").write_text("mine")
@@ -573,13 +590,14 @@ class TestJournal:
 
 class TestCost:
     def test_bad_replies_and_earlier_sittings_count(self, server, tmp_path, capsys):
-        server.faults["reasoning", 1] = [BAD["empty"], status(500), BAD["cut off"]]
+        empty = says("", usage={"prompt_tokens": 100, "completion_tokens": 0})
+        server.faults["reasoning", 1] = [empty, status(500), BAD["cut off"]]
         with pytest.raises(CondenseError):
             condense(options_for(tmp_path, server, bare(2), max_attempts=3, price_input=2.0, price_output=30.0))
-        # Two for record 2 and two bad ones: (400 * 2 + 40 * 30) / 1,000,000
-        assert "4 replies, 400 tokens read, 40 written, cost 0.002000\n" in capsys.readouterr().out
+        # Two for record 2 and two bad ones: (400 * 2 + 30 * 30) / 1,000,000
+        assert "4 replies, 400 tokens read, 30 written, cost 0.001700\n" in capsys.readouterr().out
         condense(options_for(tmp_path, server))
-        assert "6 replies, 600 tokens read, 60 written\n" in capsys.readouterr().out
+        assert "6 replies, 600 tokens read, 50 written\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         "usage",
@@ -638,3 +656,17 @@ class TestKey:
 def test_bad_options(server, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         options_for(tmp_path, server, **options)
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [(KeyboardInterrupt(), "interrupted; the same command goes on"), (OSError(28, "the disk is full"), "disk is full")],
+)
+def test_what_ends_the_command_is_told_in_a_line(server, tmp_path, monkeypatch, error, message):
+    def stop(options: CondenseOptions) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "condense", stop)
+    monkeypatch.setattr(sys, "argv", command(options_for(tmp_path, server))[2:])
+    with pytest.raises(SystemExit, match=rf"\Asemcot\.condense: .*{message}"):
+        module.main()
