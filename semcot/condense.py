@@ -60,7 +60,9 @@ class CondenseOptions:
     concurrency: int = field(default=8, metadata={"help": "Requests under way at once, at most."})
     requests_per_minute: float = field(default=float("inf"), metadata={"help": "At most, evenly spread."})
     timeout: float = field(default=120.0, metadata={"help": "Seconds until a whole reply must be there."})
-    max_attempts: int = field(default=5, metadata={"help": "Requests for one text before its record counts as failed."})
+    max_attempts: int = field(
+        default=8, metadata={"help": "Requests for one text before its record counts as failed; of 8, over two minutes."}
+    )
     temperature: float = field(default=0.0, metadata={"help": "Of the first request; 0.7 or more after a bad reply."})
     max_tokens: int = field(default=1024, metadata={"help": "Of a reply; one that is cut off is a bad one."})
     extra_body: str = field(default="{}", metadata={"help": "JSON merged into each request; null takes a field out."})
