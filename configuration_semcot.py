@@ -77,23 +77,27 @@ class SemCoTConfig(PreTrainedConfig):
         self.text_config = _sub_config(text_config, _SHEARED_LLAMA_1_3B)
         self.generator_config = _sub_config(generator_config, _LLAMA_160M)
 
+        self.num_thoughts = num_thoughts
+        self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
+        self.thought_offset = thought_offset
+        self.thought_passes = thought_passes
+        self.thought_layers = thought_layers
+        for name in ("num_thoughts", "thought_token_id", "thought_offset", "thought_passes", "thought_layers"):
+            if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand
+                raise ValueError(f"{name} must be a whole number, got {value!r}.")
         if num_thoughts < 1:
             raise ValueError(f"num_thoughts must be at least 1, got {num_thoughts}.")
         if thought_offset not in (0, -1):
             raise ValueError(f"thought_offset must be 0 or -1, got {thought_offset}.")
         if checkpoint_kind not in CHECKPOINT_KINDS:
             raise ValueError(f"checkpoint_kind must be one of {CHECKPOINT_KINDS}, got {checkpoint_kind!r}.")
-        if prompt_template.count("{thoughts}") != 1 or prompt_template.count("{question}") != 1:
+        if any(str(prompt_template).count(part) != 1 for part in ("{question}", "{thoughts}")):
             raise ValueError(f"prompt_template must hold {{question}} and {{thoughts}} once each: {prompt_template!r}.")
 
-        self.num_thoughts = num_thoughts
-        self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
-        self.thought_offset = thought_offset
-        self.thought_passes = thought_passes
         self.check_passes()
-        if thought_layers < 0:
-            raise ValueError(f"thought_layers must not be negative, got {thought_layers}.")
-        self.thought_layers = thought_layers
+        for name in ("thought_token_id", "thought_layers"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} must not be negative, got {value}.")
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path
