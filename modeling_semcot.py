@@ -766,7 +766,7 @@ class SemCoTForCausalLM(
         if config.checkpoint_kind == "adapter":
             base = _load_base(config, path, base_model, quantization_config, kwargs)
             if kwargs.get("device_map") is not None:
-                kwargs["device_map"] = {"": base.get_input_embeddings().weight.device}
+                kwargs["device_map"] = {"": _device_of(base.get_input_embeddings())}
             model_args, kwargs["with_base"] = (), False
         elif quantization_config is not None:
             raise ValueError("A full checkpoint cannot be quantised at load; save it as an adapter, whose base can.")
@@ -806,6 +806,8 @@ class SemCoTForCausalLM(
     def attach_base(self, base: PreTrainedModel) -> None:
         """Gives an adapter its frozen base. Raises `ValueError` when the base does not fit."""
         found, wanted = base.config, self.config.text_config
+        if found.model_type == wanted.model_type and base.get_output_embeddings() is None:
+            raise ValueError(f"A {type(base).__name__} writes no text, as a base must: load it as a causal LM.")
         for field in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers"):
             if getattr(found, field) != getattr(wanted, field):
                 raise ValueError(
@@ -1112,6 +1114,8 @@ def _load_base(
     if source == name and config.base_model_revision:
         options["revision"] = config.base_model_revision
     try:
+        if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+            raise OSError("this folder holds no config.json.")
         base, info = AutoModelForCausalLM.from_pretrained(
             source, quantization_config=quantization_config, output_loading_info=True, **options
         )
@@ -1143,6 +1147,13 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """The weights alone: a rotary embedding's frequencies, which are buffers, would be rounded for good."""
     for weight in module.parameters():
         weight.data = weight.data.to(dtype)
+
+
+def _device_of(module: nn.Module) -> torch.device | int | str:
+    """Where a module's weights are, or, when they are offloaded, are brought to."""
+    device = next(module.parameters()).device
+    hook = getattr(module, "_hf_hook", None)
+    return device if device.type != "meta" or hook is None else hook.execution_device
 
 
 def _is_local(name: str | None) -> bool:

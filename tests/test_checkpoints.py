@@ -258,6 +258,15 @@ def test_base_that_does_not_fit(adapter, tmp_path, wrong):
         SemCoTForCausalLM.from_pretrained(adapter, base_model=tmp_path / "other")
 
 
+def test_a_base_that_cannot_be_one(adapter, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match="'someone/tiny-llama', could not be loaded from .*empty': .* no config.json"):
+        SemCoTForCausalLM.from_pretrained(adapter, base_model=tmp_path / "empty")
+    headless = AutoModel.from_pretrained(tmp_path / "models" / "tiny-llama")
+    with pytest.raises(ValueError, match="A LlamaModel writes no text"):
+        SemCoTForCausalLM.from_pretrained(adapter, base_model=headless)
+
+
 def test_truncated_weights(adapter):
     weights = adapter / "model.safetensors"
     whole = weights.read_bytes()
@@ -329,10 +338,16 @@ def test_default_config_is_sheared_llama():
     "wrong",
     [
         {"num_thoughts": 0},
+        {"num_thoughts": "3"},
+        {"thought_token_id": -1},
+        {"thought_token_id": 7.0},
         {"thought_offset": 2},
         {"thought_passes": 0},
+        {"thought_passes": 1.5},
         {"thought_layers": -1},
+        {"thought_layers": "1"},
         {"checkpoint_kind": "half"},
+        {"prompt_template": None},
         {"prompt_template": "{question}"},
         {"prompt_template": "{thoughts}"},
         {"text_config": {"hidden_size": 32}},
@@ -396,6 +411,13 @@ def test_a_base_that_is_spread_says_where_its_parts_are(semcot):
         semcot[0].language_model.hf_device_map = spread
         semcot[0].attach_base(semcot[0].language_model)
         assert semcot[0].hf_device_map == named | own
+
+
+def test_a_base_that_is_offloaded_whole(adapter, tmp_path):
+    loaded = SemCoTForCausalLM.from_pretrained(adapter, device_map={"": "disk"}, offload_folder=tmp_path / "offloaded")
+    assert loaded.language_model.device.type == "meta" and loaded.projection.weight.device.type == "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    assert torch.equal(logits_of(loaded, tokenizer), logits_of(SemCoTForCausalLM.from_pretrained(adapter), tokenizer))
 
 
 def test_an_adapters_base_keeps_its_dtype(adapter, tmp_path):
