@@ -850,7 +850,6 @@ class SemCoTForCausalLM(
         if push_to_hub:
             target = repo_id or Path(save_directory).name
             hub = {k: kwargs.pop(k) for k in ("commit_message", "private", "revision", "create_pr") if k in kwargs}
-            hub["token"] = kwargs.get("token")
         kind = checkpoint_kind or self.config.checkpoint_kind
         if kind == "adapter" and not self.config.base_model_name_or_path:
             raise ValueError(
@@ -870,6 +869,8 @@ class SemCoTForCausalLM(
         remembered = {"checkpoint_kind": kind, "auto_map": AUTO_MAP}
         if not keep_local_base_model:
             remembered["local_base_model"] = None
+            if kind == "full" and is_local(self.config.base_model_name_or_path):
+                remembered["base_model_name_or_path"] = None
         before = {name: getattr(self.config, name, None) for name in remembered}
         for name, value in remembered.items():
             setattr(self.config, name, value)
@@ -912,6 +913,7 @@ class SemCoTForCausalLM(
     ) -> str:
         r"""
         Uploads what [`save_pretrained`] writes, and `tokenizer` if given, in one commit; returns the commit's address.
+        No folder of this machine is named in it.
 
         `revision` (or `branch`) names the branch, which is created when it is not there. The patterns choose among the
         files. `save_kwargs` go to [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
@@ -921,7 +923,7 @@ class SemCoTForCausalLM(
         """
         base = self.config.base_model_name_or_path
         kind = save_kwargs.get("checkpoint_kind") or self.config.checkpoint_kind
-        if kind == "adapter" and _is_local(base):
+        if kind == "adapter" and is_local(base):
             raise ValueError(
                 f"The base of this adapter is the local folder {base!r}, which nobody who downloads it has. Set "
                 "model.config.base_model_name_or_path to its Hub id, or push with checkpoint_kind='full'."
@@ -959,7 +961,7 @@ class SemCoTForCausalLM(
         if datasets:
             metadata["datasets"] = datasets
         base = self.config.base_model_name_or_path
-        if _is_local(base):
+        if is_local(base):
             base = Path(base).resolve().name
         elif base:
             metadata["base_model"] = base
@@ -1156,7 +1158,7 @@ def _device_of(module: nn.Module) -> torch.device | int | str:
     return device if device.type != "meta" or hook is None else hook.execution_device
 
 
-def _is_local(name: str | None) -> bool:
+def is_local(name: str | None) -> bool:
     """Whether a base's name is a folder's, which says nothing on another machine."""
     return bool(name) and (os.path.isdir(name) or os.path.isabs(name) or name.startswith("."))
 

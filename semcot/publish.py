@@ -7,7 +7,6 @@ which was trained on from the one before, the mean of the weights is taken, whic
 clone's own checkpoint is made this way.
 """
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, HfArgumentParser
 
-from modeling_semcot import SemCoTForCausalLM
+from modeling_semcot import SemCoTForCausalLM, is_local
 from semcot.machine import dtype_named
 
 
@@ -51,7 +50,7 @@ def publish(options: PublishOptions) -> None:
             raise ValueError(
                 f"{path} differs from {options.model[-1]} in {', '.join(differs)}; their mean would be neither's."
             )
-    if os.path.isdir(model.config.base_model_name_or_path or ""):
+    if is_local(model.config.base_model_name_or_path):
         raise ValueError(
             f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
             "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."

@@ -54,7 +54,8 @@ def test_reload_is_bitwise(family, kind, generator, tmp_path):
     assert not list((tmp_path / "checkpoint").glob("*.bin")) and not list((tmp_path / "checkpoint").glob(".saving*"))
     names = load_file(tmp_path / "checkpoint" / "model.safetensors").keys()
     assert any(name.startswith("language_model.") for name in names) == (kind == "full")
-    loaded = SemCoTForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    loaded, info = SemCoTForCausalLM.from_pretrained(tmp_path / "checkpoint", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
     assert loaded.config.checkpoint_kind == kind and not loaded.training
     assert not any(p.requires_grad for p in loaded.language_model.parameters())
     assert torch.equal(logits_of(loaded, tokenizer), logits_of(model, tokenizer))
@@ -138,16 +139,36 @@ def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, reques
     with pytest.raises(KeyboardInterrupt):
         model.save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    with pytest.raises(KeyboardInterrupt):
+        model.save_pretrained(tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
 
 
-@pytest.mark.parametrize("base", [str(ROOT / "tests"), "tests", "/nowhere/models/tests", "./models/tests"])
+@pytest.mark.parametrize("base", [str(ROOT / "tests"), "tests", "/nowhere/models/tests", "../models/tests"])
 def test_a_base_in_a_folder_is_neither_pushed_nor_shown(base, monkeypatch):
     monkeypatch.chdir(ROOT)
     model, _ = tiny_semcot(base_model_name_or_path=base, checkpoint_kind="adapter")
-    with pytest.raises(ValueError, match="nobody who downloads it has"):
-        model.push_to_hub("someone/model")
+    for stored, given in (("adapter", {}), ("full", {"checkpoint_kind": "adapter"})):
+        model.config.checkpoint_kind = stored
+        with pytest.raises(ValueError, match="nobody who downloads it has"):
+            model.push_to_hub("someone/model", **given)
     card = model.generate_model_card()
     assert "`tests`" in card.text and not card.data.base_model
+
+
+def test_a_full_checkpoint_is_pushed_without_the_folder_of_its_base(monkeypatch):
+    pushed = {}
+
+    def upload_folder(self, *, folder_path, **_):
+        pushed.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
+
+    monkeypatch.setattr("modeling_semcot.HfApi.create_repo", MagicMock())
+    monkeypatch.setattr("modeling_semcot.HfApi.upload_folder", upload_folder)
+    model, _ = tiny_semcot(base_model_name_or_path="/home/someone/tiny-llama", local_base_model="/home/someone/other")
+    model.push_to_hub("someone/model")
+    assert "README.md" in pushed and not any(b"/home/someone" in content for content in pushed.values())
+    assert b"The base is not in this checkpoint" not in pushed["README.md"]
+    assert model.config.base_model_name_or_path == "/home/someone/tiny-llama"
 
 
 def test_tags_of_the_model_are_on_its_card(semcot):
@@ -159,6 +180,7 @@ def test_a_save_that_pushes_hands_on_what_was_asked_for(semcot, tmp_path, monkey
     pushed = []
     monkeypatch.setattr(SemCoTForCausalLM, "push_to_hub", lambda self, name, **given: pushed.append((name, given)))
     asked = {"commit_message": "m", "private": True, "revision": "r", "create_pr": True, "token": "t"}
+    asked |= {"model_card_kwargs": {"details": "d"}}
     for is_main_process in (False, True):
         semcot[0].save_pretrained(tmp_path / "mine", push_to_hub=True, is_main_process=is_main_process, **asked)
     ((name, given),) = pushed
@@ -173,6 +195,7 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     monkeypatch.setattr("modeling_semcot.HfApi", opened)
     semcot[0].push_to_hub("mine", branch="b", commit_message="m", token="t", create_pr=create_pr)
     opened.assert_called_once_with(token="t")
+    api.create_repo.assert_called_once_with("mine", private=None, exist_ok=True)  # an organisation's own default
     assert [call.kwargs["branch"] for call in api.create_branch.call_args_list] == ([] if create_pr else ["b"])
     given = {"repo_id": "someone/mine", "revision": "b", "commit_message": "m", "create_pr": create_pr}
     assert given.items() <= api.upload_folder.call_args.kwargs.items()
@@ -280,6 +303,12 @@ def test_truncated_weights(adapter):
         SemCoTForCausalLM.from_pretrained(adapter)
 
 
+def test_another_failure_is_not_taken_for_one_of_shapes(adapter, monkeypatch):
+    monkeypatch.setattr(SemCoTForCausalLM, "_load_pretrained_model", MagicMock(side_effect=RuntimeError("no memory")))
+    with pytest.raises(RuntimeError, match="no memory"):
+        SemCoTForCausalLM.from_pretrained(adapter)
+
+
 def test_weights_of_other_shapes_than_the_config_says(adapter):
     config = json.loads((adapter / "config.json").read_text())
     config["generator_config"]["intermediate_size"] = 48
@@ -344,12 +373,14 @@ def test_default_config_is_sheared_llama():
         {"thought_offset": 2},
         {"thought_passes": 0},
         {"thought_passes": 1.5},
+        {"thought_passes": 2},  # the default generator is narrower than its base
         {"thought_layers": -1},
         {"thought_layers": "1"},
         {"checkpoint_kind": "half"},
         {"prompt_template": None},
         {"prompt_template": "{question}"},
         {"prompt_template": "{thoughts}"},
+        {"prompt_template": "{question}{thoughts}{thoughts}"},
         {"text_config": {"hidden_size": 32}},
     ],
 )

@@ -61,6 +61,7 @@ def test_the_mean_of_several(checkpoints, tmp_path):
     for folder in checkpoints:  # in float32, whatever they load in
         config = (folder / "config.json").read_text()
         (folder / "config.json").write_text(config.replace('"float32"', '"bfloat16"'))
+    (checkpoints[0] / "tokenizer.json").unlink()  # the last one's goes along
     publish(PublishOptions(model=[str(folder) for folder in checkpoints], **options))
     first, second, mean = (load_file(f / "model.safetensors") for f in (*checkpoints, tmp_path / "mean"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -69,9 +70,10 @@ def test_the_mean_of_several(checkpoints, tmp_path):
     assert json.loads((tmp_path / "mean" / "config.json").read_text())["thought_passes"] == 1
 
 
-def test_a_base_that_is_a_folder_is_refused(checkpoints, tmp_path):
+@pytest.mark.parametrize("where", ["models", "gone"])
+def test_a_base_that_is_a_folder_is_refused(checkpoints, tmp_path, where):
     config = checkpoints[0] / "config.json"
-    config.write_text(config.read_text().replace("someone/tiny-llama", str(tmp_path / "models" / "tiny-llama")))
+    config.write_text(config.read_text().replace("someone/tiny-llama", str(tmp_path / where / "tiny-llama")))
     with pytest.raises(ValueError, match="names its base by a folder, .*which others do not have"):
         publish(PublishOptions(model=[str(checkpoints[0])], output_dir=str(tmp_path / "copy")))
 
