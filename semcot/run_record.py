@@ -63,13 +63,16 @@ def check_output_dir(options: TrainOptions) -> None:
                     + ". Resume with the same ones, or start in another folder."
                 )
             return
+        if not record.exists():
+            raise FileExistsError(
+                f"{folder} is not empty and holds no earlier run (no options.json) to go on with or to clear. Give "
+                "another --output_dir, or empty it."
+            )
         if not options.overwrite_output_dir:
             raise FileExistsError(
                 f"{folder} is not empty. Give another --output_dir, or --resume_from_checkpoint True to go on with the "
                 "run in it, or --overwrite_output_dir True to start afresh."
             )
-        if not record.exists():
-            raise FileExistsError(f"{folder} holds no earlier run (no options.json), so it is not cleared. Empty it.")
         for name in ("base_model", "generator"):
             source = getattr(options, name)
             if source and Path(source).resolve() == folder.resolve():

@@ -193,11 +193,12 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     api = opened.return_value
     api.create_repo.return_value.repo_id = "someone/mine"
     monkeypatch.setattr("modeling_semcot.HfApi", opened)
-    semcot[0].push_to_hub("mine", branch="b", commit_message="m", token="t", create_pr=create_pr)
+    said = {"commit_message": "m", "commit_description": "d", "create_pr": create_pr}
+    semcot[0].push_to_hub("mine", branch="b", token="t", **said)
     opened.assert_called_once_with(token="t")
     api.create_repo.assert_called_once_with("mine", private=None, exist_ok=True)  # an organisation's own default
     assert [call.kwargs["branch"] for call in api.create_branch.call_args_list] == ([] if create_pr else ["b"])
-    given = {"repo_id": "someone/mine", "revision": "b", "commit_message": "m", "create_pr": create_pr}
+    given = {"repo_id": "someone/mine", "revision": "b", **said}
     assert given.items() <= api.upload_folder.call_args.kwargs.items()
 
 

@@ -168,6 +168,7 @@ options = {{"state_dict": weights, "max_shard_size": "40KB", "variant": "v1"}}
 model.save_pretrained("saved", push_to_hub=True, repo_id="loopback/asked", checkpoint_kind="adapter", **options)
 model.push_to_hub("loopback/asked", revision="some", ignore_patterns=["*.py"], commit_description="Weights alone")
 model.push_to_hub("loopback/asked", revision="some", allow_patterns="README.md")
+model.push_to_hub("loopback/asked", revision="some", ignore_patterns=["*.safetensors", "*.py"])
 """
     result = run(script, hub, tmp_path / "empty", path=str(ROOT))
     assert result.returncode == 0, result.stderr

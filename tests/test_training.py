@@ -482,10 +482,11 @@ def test_a_problem_may_be_as_long_as_the_models_read():
 def test_a_non_empty_folder(options, finished):
     Path(options.output_dir).mkdir()
     (Path(options.output_dir) / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is not empty"):
-        train(options)
-    with pytest.raises(FileExistsError, match="holds no earlier run"):
-        train(replace(options, overwrite_output_dir=True))
+    for asked in ({}, {"resume_from_checkpoint": True}, {"overwrite_output_dir": True}):
+        with pytest.raises(FileExistsError, match="holds no earlier run .* Give another --output_dir, or empty it"):
+            train(replace(options, **asked))
+    with pytest.raises(FileExistsError, match="is not empty. .* or --resume_from_checkpoint True"):
+        train(finished[0])
     assert (Path(options.output_dir) / "thesis.txt").read_text() == "mine"
     for name, other in (("alpha", 0.25), ("seed", 1), ("learning_rate", 0.1), ("batch_size", 4), ("num_thoughts", 4)):
         before = getattr(finished[0], name)
