@@ -104,6 +104,12 @@ def test_what_a_checkpoint_holds(adapter):
         assert text in card
 
 
+def test_the_snippet_on_the_card_runs(adapter, capsys):
+    snippet = (adapter / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(snippet.replace("PATH_OR_REPO", str(adapter)), {})
+    assert "generated_text" in capsys.readouterr().out
+
+
 def test_card_takes_data_sets_and_details(tmp_path):
     model, _ = tiny_semcot()
     model.save_pretrained(tmp_path, model_card_kwargs={"datasets": ["openai/gsm8k"], "details": "## Training\n\n42 %"})
@@ -435,6 +441,17 @@ def test_loading_options_reach_the_base(adapter, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         SemCoTForCausalLM.from_pretrained(adapter, **given)
     assert given.items() <= load.call_args.kwargs.items()
+
+
+def test_a_revision_is_that_of_the_base_which_the_checkpoint_names(adapter, monkeypatch):
+    config = json.loads((adapter / "config.json").read_text()) | {"base_model_revision": "earlier"}
+    (adapter / "config.json").write_text(json.dumps(config))
+    load = MagicMock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+    for base, revision in (("someone/tiny-llama", "earlier"), ("someone/other", None)):
+        with pytest.raises(KeyboardInterrupt):
+            SemCoTForCausalLM.from_pretrained(adapter, base_model=base)
+        assert load.call_args.kwargs.get("revision") == revision
 
 
 def test_a_base_that_is_spread_says_where_its_parts_are(semcot):
