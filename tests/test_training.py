@@ -26,7 +26,7 @@ from semcot.data import fingerprint, load_problems
 from semcot.distillation import lens_targets
 from semcot.options import PHASES, TrainOptions, parse_options
 from semcot.reasoning_encoder import build_reasoning_encoder
-from semcot.run_record import describe_for_card, hub_datasets
+from semcot.run_record import check_output_dir, describe_for_card, hub_datasets, prepare_output_dir
 from semcot.training import (
     build_model,
     check_lengths,
@@ -485,6 +485,8 @@ def test_a_non_empty_folder(options, finished):
     for asked in ({}, {"resume_from_checkpoint": True}, {"overwrite_output_dir": True}):
         with pytest.raises(FileExistsError, match="holds no earlier run .* Give another --output_dir, or empty it"):
             train(replace(options, **asked))
+    with pytest.raises(FileExistsError):
+        prepare_output_dir(options)  # filled since it was checked
     with pytest.raises(FileExistsError, match="is not empty. .* or --resume_from_checkpoint True"):
         train(finished[0])
     assert (Path(options.output_dir) / "thesis.txt").read_text() == "mine"
@@ -492,6 +494,8 @@ def test_a_non_empty_folder(options, finished):
         before = getattr(finished[0], name)
         with pytest.raises(ValueError, match=f"{name} was {before}, now {other}"):
             train(replace(finished[0], **{name: other}, resume_from_checkpoint=True))
+    free = {"report_to": ["trackio"], "push_to_hub": True, "hub_model_id": "someone/mine"}
+    check_output_dir(replace(finished[0], **free, resume_from_checkpoint=True))
 
 
 @pytest.mark.parametrize(
