@@ -806,7 +806,7 @@ class SemCoTForCausalLM(
     def attach_base(self, base: PreTrainedModel) -> None:
         """Gives an adapter its frozen base. Raises `ValueError` when the base does not fit."""
         found, wanted = base.config, self.config.text_config
-        if found.model_type == wanted.model_type and base.get_output_embeddings() is None:
+        if found.model_type == wanted.model_type and base.base_model is base:
             raise ValueError(f"A {type(base).__name__} writes no text, as a base must: load it as a causal LM.")
         for field in ("model_type", "hidden_size", "vocab_size", "num_hidden_layers"):
             if getattr(found, field) != getattr(wanted, field):

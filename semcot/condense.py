@@ -61,7 +61,7 @@ class CondenseOptions:
     requests_per_minute: float = field(default=float("inf"), metadata={"help": "At most, evenly spread."})
     timeout: float = field(default=120.0, metadata={"help": "Seconds until a whole reply must be there."})
     max_attempts: int = field(
-        default=8, metadata={"help": "Requests for one text before its record counts as failed; of 8, over two minutes."}
+        default=8, metadata={"help": "Requests for one text before its record counts as failed; 8 take two minutes."}
     )
     temperature: float = field(default=0.0, metadata={"help": "Of the first request; 0.7 or more after a bad reply."})
     max_tokens: int = field(default=1024, metadata={"help": "Of a reply; one that is cut off is a bad one."})
