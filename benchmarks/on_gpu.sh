@@ -13,8 +13,15 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 logs=${1:-results/gpu}
+all=" speed speed_1b answers tests engines memory "
 parts=" ${*:2} "
-[ $# -ge 2 ] || parts=" speed speed_1b answers tests engines memory "
+[ $# -ge 2 ] || parts=$all
+for name in $parts; do
+    if [[ $all != *" $name "* ]]; then
+        echo "There is no part $name; there are:$all" >&2
+        exit 2
+    fi
+done
 chosen() { [[ $parts == *" $1 "* ]]; }
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
 if ! "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
@@ -50,13 +57,15 @@ if chosen answers && [ "$base" = models/SmolLM2-135M-Instruct ]; then
         --batch_size 128 --output_dir "$logs/synthetic_arithmetic"
 fi
 if chosen speed_1b; then
-    part 60 random_base_1b "$python" benchmarks/random_base.py "$scratch/1b" hidden_size=2048,intermediate_size=5504,num_hidden_layers=24,num_attention_heads=16,num_key_value_heads=16,head_dim=128
+    sizes=hidden_size=2048,intermediate_size=5504,num_hidden_layers=24
+    sizes=$sizes,num_attention_heads=16,num_key_value_heads=16,head_dim=128
+    part 60 random_base_1b "$python" benchmarks/random_base.py "$scratch/1b" "$sizes"
     part 180 speed_1b "$python" benchmarks/train_throughput.py --device cuda --base_model "$scratch/1b" \
         --generator_layers 2 --samples 1024 --steps 10 --batch_sizes 16 64 128 --output "$logs/train_throughput_1b.json"
 fi
 
 recipe="train_semcot.py configs/quickstart.yaml --base_model $base --max_steps 20 --num_samples 2000 200"
-recipe="$recipe --logging_steps 1 --output_dir $scratch"
+recipe="$recipe --logging_steps 1 --output_dir $scratch/runs"
 launch="-m accelerate.commands.launch --num_processes 1 --main_process_port 0 --config_file configs/accelerate"
 workers=$("$python" -c "import xdist" 2>/dev/null && echo "-n 6")
 if chosen tests; then
@@ -75,9 +84,9 @@ if chosen engines; then
 fi
 wait
 if chosen engines; then
-    (cd "$scratch" && sha256sum ./*/model.safetensors) | tee "$logs/weights.txt"
+    (cd "$scratch/runs" && sha256sum ./*/model.safetensors) | tee "$logs/weights.txt"
     for run in plain again ddp fsdp zero2; do
-        cp "$scratch/$run/phases/generator/losses.json" "$logs/losses_$run.json" 2>/dev/null
+        cp "$scratch/runs/$run/phases/generator/losses.json" "$logs/losses_$run.json" 2>/dev/null
     done
 fi
 [ ! -e "$scratch/failed" ]
