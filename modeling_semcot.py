@@ -842,7 +842,9 @@ class SemCoTForCausalLM(
         Writes weights (safetensors), config, remote code and, where there is none, a model card.
 
         Files are written aside and moved into place whole. `checkpoint_kind` is `"adapter"` or `"full"`, the config's
-        own by default. `model_card_kwargs` fill the card (`model_name`, `details`, `datasets`, ...).
+        own by default. `model_card_kwargs` fill the card (`model_name`, `details`, `datasets`, ...). Without
+        `keep_local_base_model` the config names no folder that this machine found the base in, but for an adapter's own
+        `base_model_name_or_path`.
 
         Raises:
             ValueError: an adapter was asked for but nothing names its base.
