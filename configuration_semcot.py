@@ -124,7 +124,7 @@ class SemCoTConfig(PreTrainedConfig):
         depth = self.text_config.num_hidden_layers
         start = depth // 2 if encoder_start_layer is None else encoder_start_layer
         end = min(depth, start + max(1, depth // 8)) if encoder_end_layer is None else encoder_end_layer
-        if not 0 <= start < end <= depth:
+        if not (type(start) is type(end) is int and 0 <= start < end <= depth):
             raise ValueError(f"The encoder's layers must satisfy 0 <= start < end <= {depth}, got {start} and {end}.")
         self.encoder_start_layer, self.encoder_end_layer = start, end
 

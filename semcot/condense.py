@@ -84,6 +84,8 @@ class CondenseOptions:
         except (TypeError, ValueError) as error:
             raise ValueError(f"extra_body must be a JSON object, got {self.extra_body}.") from error
         self.body = {name: value for name, value in body.items() if value is not None}
+        if not isinstance(self.body.get("temperature", 0), int | float):
+            raise ValueError(f"temperature must be a number, got {self.body['temperature']!r}.")
         self.key = os.environ.get(self.api_key_variable, "").strip()  # no field: it must not be shown
         if not self.key and "//api.openai.com" in self.base_url:
             raise ValueError(f"{self.base_url} needs a key: set the environment variable {self.api_key_variable}.")
@@ -226,7 +228,7 @@ class Condenser:
                 self.journal.add(where, tokens, {} if fault else {name: text})
                 if fault:
                     if "temperature" in body:
-                        body["temperature"] = max(float(body["temperature"]), RETRY_TEMPERATURE)
+                        body["temperature"] = max(body["temperature"], RETRY_TEMPERATURE)
                     raise AttemptError(fault)
         return text
 
@@ -284,7 +286,8 @@ def read_reply(reply: Any, name: str, record: dict[str, Any]) -> tuple[str, str 
     except (AttributeError, LookupError, TypeError, UnicodeEncodeError):
         return "", "the reply is no chat completion"
     if choice.finish_reason and str(choice.finish_reason).lower() not in ENDED:
-        return text, f"the reply was cut off ({choice.finish_reason}): see --max_tokens"
+        advice = ": see --max_tokens" if choice.finish_reason == "length" else ""
+        return text, f"the reply was cut off ({choice.finish_reason}){advice}"
     if not text:
         return text, "the reply is empty"
     if re.search("</?think>", text):

@@ -396,7 +396,7 @@ def test_config_refuses(wrong):
         SemCoTConfig(**wrong)
 
 
-@pytest.mark.parametrize("start, end", [(-1, 2), (3, 3), (20, 25)])
+@pytest.mark.parametrize("start, end", [(-1, 2), (3, 3), (20, 25), (1, 2.5), ("1", 2)])
 def test_layers_outside_the_base_are_refused(start, end):
     with pytest.raises(ValueError, match=f"0 <= start < end <= 24, got {start} and {end}"):
         SemCoTConfig(encoder_start_layer=start, encoder_end_layer=end)
