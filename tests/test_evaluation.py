@@ -164,8 +164,24 @@ def test_one_pass_leaves_out_the_further_ones(semcot):
 def test_greedy_whatever_the_base_recommends(semcot):
     model, tokenizer = semcot
     expected = METHODS["direct"](model, tokenizer).answer(QUESTIONS, 12)
-    model.language_model.generation_config.update(do_sample=True, temperature=5.0, top_k=100, repetition_penalty=2.0)
-    assert METHODS["direct"](model, tokenizer).answer(QUESTIONS, 12) == expected
+    for settings in (
+        {"do_sample": True, "temperature": 5.0, "top_k": 100, "repetition_penalty": 2.0, "no_repeat_ngram_size": 1},
+        {"do_sample": False, "num_beams": 4},
+    ):
+        model.language_model.generation_config.update(**settings)
+        assert METHODS["direct"](model, tokenizer).answer(QUESTIONS, 12) == expected
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_reads_its_prompt_again_for_every_token(semcot, name):
+    """Bases that were trained further often say `use_cache: false`; the slowness would be the method's."""
+    model, tokenizer = semcot
+    for part in (model, model.language_model):
+        part.config.use_cache = part.generation_config.use_cache = False
+    lengths = []
+    model.language_model.base_model.register_forward_hook(lambda *seen: lengths.append(seen[-1][0].shape[1]))
+    assert METHODS[name](model, tokenizer).answer(QUESTIONS[:1], 4)[0].num_tokens == 4
+    assert lengths[-3:] == [1, 1, 1]
 
 
 def test_a_base_without_a_chat_format_is_stopped_at_the_next_question(monkeypatch):

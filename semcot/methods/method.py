@@ -56,7 +56,11 @@ class Method(ABC):
             attention_mask=batch.attention_mask,
             max_new_tokens=max_new_tokens or self.max_new_tokens,
             do_sample=False,
-            repetition_penalty=1.0,  # some bases ship with another, and no longer take the likeliest token
+            # Some bases ship with others, and no longer take the likeliest token, or read all again for each.
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            use_cache=True,
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             **({"stop_strings": self.stop_string, "tokenizer": self.tokenizer} if self.stop_string else {}),
