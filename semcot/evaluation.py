@@ -23,7 +23,7 @@ from transformers import (
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.machine import device_name, dtype_named, peak_memory, versions
-from semcot.methods import Method
+from semcot.methods import Method, SemCoT
 from semcot.tokenization import THOUGHT_TOKEN
 
 _METRICS = Path(__file__).parent / "metrics"
@@ -68,7 +68,10 @@ def load_model(
 
 def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str) -> None:
     """Raises `ValueError`, with its number in `source`, for a question that the method cannot ask the model."""
-    limit = getattr(method.model.config.text_config, "max_position_embeddings", None)
+    config = method.model.config
+    limit, generator_limit = (
+        getattr(part, "max_position_embeddings", None) for part in (config.text_config, config.generator_config)
+    )
     prompts = method.tokenizer(method.prompts(questions), add_special_tokens=False).input_ids
     for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True), 1):
         if THOUGHT_TOKEN in question:
@@ -77,6 +80,11 @@ def check_questions(method: Method, questions: Sequence[str], max_new_tokens: in
             raise ValueError(
                 f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
                 f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
+            )
+        if generator_limit and isinstance(method, SemCoT) and len(prompt) > generator_limit:
+            raise ValueError(
+                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, and the generator "
+                f"reads {generator_limit}. Leave it out."
             )
 
 

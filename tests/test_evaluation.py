@@ -374,6 +374,29 @@ def test_questions_that_cannot_be_asked_are_named(semcot, name):
         check_questions(method, QUESTIONS, 500, "own.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "reader"),
+    [("semcot", 64, "generator"), ("semcot_zeroed", 64, "generator"), ("direct", 80, "base"), ("cot", 80, "base")],
+)
+def test_a_question_may_be_as_long_as_its_readers_take(semcot, name, limit, reader):
+    """The generator reads 64 tokens; the base 96, of which 16 are the answer's."""
+    method = METHODS[name](*semcot)
+    method.model.config.generator_config.max_position_embeddings = 64
+    method.model.config.text_config.max_position_embeddings = 96
+    around = len(method.tokenizer(method.prompts([""]), add_special_tokens=False).input_ids[0])
+    longest = "a" * (limit - around)
+    check_questions(method, [longest], 16, "own.jsonl")
+    with pytest.raises(ValueError, match=f"problem 2: its prompt for {name} has {limit + 1} tokens, .*{reader} reads"):
+        check_questions(method, [longest, longest + "a"], 16, "own.jsonl")
+
+
+def test_a_base_without_a_limit_is_asked_anything():
+    model, tokenizer = tiny_semcot("mpt")
+    del model.config.text_config.max_position_embeddings, model.config.generator_config.max_position_embeddings
+    for method in METHODS.values():
+        check_questions(method(model, tokenizer), ["long " * 400], 500, "own.jsonl")
+
+
 def test_load_model(adapter):
     base = adapter.parent / "elsewhere"
     (adapter.parent / "models" / "tiny-llama").rename(base)

@@ -11,4 +11,4 @@ from semcot.methods.semcot import SemCoT
 COMPARED = (SemCoT, Direct, ExplicitCoT)
 METHODS: dict[str, type[Method]] = {method.name: method for method in (*COMPARED, Zeroed, Shuffled, Random, OnePass)}
 
-__all__ = ["COMPARED", "METHODS", "Method", "Output"]
+__all__ = ["COMPARED", "METHODS", "Method", "Output", "SemCoT"]
