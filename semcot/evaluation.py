@@ -44,7 +44,7 @@ def load_model(
 
     Raises:
         FileNotFoundError: there is no such folder, and `path` cannot be a Hub id.
-        ValueError: it is another kind of model.
+        ValueError: it is another kind of model or none, or device or dtype cannot be used.
         OSError: the checkpoint or its base could not be loaded.
     """
     if os.path.isdir(path):
@@ -56,7 +56,19 @@ def load_model(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device}, but PyTorch sees no GPU here: give cpu.")
     dtype = dtype if dtype == "auto" else dtype_named(dtype)
-    if (kind := PreTrainedConfig.get_config_dict(path)[0].get("model_type")) != "semcot":
+    try:
+        torch.zeros(1).to(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device}, which PyTorch cannot use here: {error}") from error
+    try:
+        kind = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+    except OSError as error:
+        if os.path.isdir(path):
+            raise
+        raise OSError(f"There is no checkpoint folder {path!r}, nor was one found on the Hub: {error}") from error
+    if kind is None:
+        raise ValueError(f"{path} holds no checkpoint: there is no config.json with a model_type in it.")
+    if kind != "semcot":
         raise ValueError(
             f"{path} holds a {kind} model, not a SemCoT checkpoint. Train one on it with "
             "train_semcot.py; the methods direct and cot then run on it as the checkpoint's base."

@@ -25,7 +25,7 @@ def device_name(device: torch.device) -> str:
 def dtype_named(name: str) -> torch.dtype:
     """PyTorch's floating dtype of this name. Raises `ValueError` where there is none."""
     dtype = getattr(torch, name, None)
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
         raise ValueError(f"dtype {name!r} is none of PyTorch's for weights: give float32, bfloat16 or float16.")
     return dtype
 

@@ -352,11 +352,20 @@ def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
 def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_model(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="no checkpoint folder '../nowhere'"):
+        load_model("../nowhere")
+    with pytest.raises(OSError, match="There is no checkpoint folder 'runs/mine', nor was one found on the Hub"):
+        load_model("runs/mine")
+    with pytest.raises(ValueError, match="holds no checkpoint: there is no config.json"):
+        load_model(str(tmp_path))
     semcot[0].language_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="llama model, not a SemCoT checkpoint"):
         load_model(str(tmp_path), base_model="another")
-    with pytest.raises(ValueError, match="dtype 'fp16' is none of PyTorch's"):
-        load_model(str(tmp_path), dtype="fp16")
+    for dtype in ("fp16", "int8", "float8_e4m3fn"):
+        with pytest.raises(ValueError, match=f"dtype '{dtype}' is none of PyTorch's"):
+            load_model(str(tmp_path), dtype=dtype)
+    with pytest.raises(ValueError, match="device is gpu, which PyTorch cannot use here: Expected one of cpu, cuda"):
+        load_model(str(tmp_path), device="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device is cuda:1, but PyTorch sees no GPU"):
         load_model(str(tmp_path), device="cuda:1")
