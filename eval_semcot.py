@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from modeling_semcot import BASE_MODEL_VARIABLE
 from semcot.answers import check_answers
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
 from semcot.evaluation import check_questions, describe_machine, evaluate_method, load_model, with_speedups
@@ -67,8 +68,13 @@ def main() -> None:
         **describe_machine(model),
     }
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    if options.data.removeprefix(RENUMBERED) in HUB_DATASETS and (folder := os.environ.get("SEMCOT_DATA_DIR")):
-        command = f"SEMCOT_DATA_DIR={shlex.quote(folder)} {command}"
+    heeded = {
+        "SEMCOT_DATA_DIR": options.data.removeprefix(RENUMBERED) in HUB_DATASETS,
+        BASE_MODEL_VARIABLE: model.config.checkpoint_kind == "adapter" and options.base_model is None,
+    }
+    for name in heeded:
+        if heeded[name] and (value := os.environ.get(name)):
+            command = f"{name}={shlex.quote(value)} {command}"
 
     methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
     lengths = {

@@ -570,6 +570,23 @@ def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
         eval_semcot.main()
 
 
+def test_the_report_says_how_to_get_it_again(adapter, tmp_path, monkeypatch):
+    """From any folder, with what the run read from the environment."""
+    base = (adapter.parent / "models" / "tiny-llama").rename(tmp_path / "my base")
+    data = tmp_path / "my data" / "svamp"
+    data.mkdir(parents=True)
+    load_problems("synthetic_arithmetic", num_samples=20).to_json(data / "train.json", lines=False)
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", str(base))
+    monkeypatch.setenv("SEMCOT_DATA_DIR", str(data.parent))
+    options = f"--model {adapter} --data renumbered:svamp --split train --limit 1 --methods direct --latency_samples 0"
+    arguments = [*options.split(), "--output_dir", str(tmp_path / "first try")]
+    monkeypatch.setattr(sys, "argv", ["/anywhere/eval_semcot.py", *arguments])
+    eval_semcot.main()
+    environment = f"SEMCOT_BASE_MODEL='{base}' SEMCOT_DATA_DIR='{data.parent}'"
+    command = f"{environment} python eval_semcot.py {options} --output_dir '{tmp_path}/first try'"
+    assert f"\n\n```\n{command}\n```\n\n" in (tmp_path / "first try" / "report.md").read_text()
+
+
 def test_an_answer_that_cannot_be_judged_is_named_before_the_model_is_loaded(tmp_path, monkeypatch):
     (tmp_path / "own.jsonl").write_text('{"question": "Where?", "answer": "left"}\n')
     options = f"eval_semcot.py --model nowhere --data {tmp_path}/own.jsonl --output_dir {tmp_path}/out"
