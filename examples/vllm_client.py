@@ -38,7 +38,11 @@ def main() -> None:
         prompt=None,
         temperature=0,
         max_tokens=method.max_new_tokens,
-        extra_body={"prompt_embeds": [encode_embeds(row) for row in embeds], "stop_token_ids": method.end_ids},
+        extra_body={
+            "prompt_embeds": [encode_embeds(row) for row in embeds],
+            "stop_token_ids": method.end_ids,
+            "repetition_penalty": 1.0,  # else that of the base's generation_config.json
+        },
     )
     for question, choice in zip(options.questions, sorted(response.choices, key=lambda c: c.index), strict=True):
         print(f"{question}\n  ->{choice.text}")

@@ -61,7 +61,7 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert (asked["model"], asked["prompt"], asked["temperature"]) == ("base", None, 0)
-            assert asked["max_tokens"] == method.max_new_tokens
+            assert (asked["max_tokens"], asked["repetition_penalty"]) == (method.max_new_tokens, 1.0)
             choices = []
             for i, prompt in enumerate(asked["prompt_embeds"]):
                 embeds = torch.load(io.BytesIO(base64.b64decode(prompt)), weights_only=True)
