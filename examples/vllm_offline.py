@@ -9,6 +9,7 @@ questions are answered by transformers too, in batches of --batch_size, and toke
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -64,7 +65,7 @@ def main() -> None:
     for question, answer in zip(questions[:5], answers, strict=False):
         print(f"{question}\n  ->{answer}")
     figures = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "n": len(questions),
         "device": device_name(torch.device(device)),
         "dtype": options.dtype,
