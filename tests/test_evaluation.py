@@ -412,6 +412,11 @@ def test_load_model(adapter):
     model, tokenizer = load_model(str(adapter), dtype="bfloat16", base_model=base)
     assert model.language_model.dtype == torch.bfloat16 and not model.training
     assert tokenizer.convert_tokens_to_ids("<thought>") == model.config.thought_token_id
+    model.language_model.save_pretrained(base)
+    model, _ = load_model(str(adapter), dtype="auto", base_model=base)
+    assert (model.generator.dtype, describe_machine(model)["dtype"]) == (torch.float32, "bfloat16"), (
+        "as they are stored"
+    )
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
@@ -530,8 +535,8 @@ def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monke
     with pytest.raises(RuntimeError, match="killed"):
         eval_semcot.main()
     assert [result["method"] for result in read_results(tmp_path)[0]] == ["semcot"]
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--max_new_tokens", "600"])
-    with pytest.raises(ValueError, match="synthetic_arithmetic, problem 1: its prompt for semcot"):
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--methods", "direct", "cot", "--cot_max_new_tokens", "600"])
+    with pytest.raises(ValueError, match="synthetic_arithmetic, problem 1: its prompt for cot"):
         eval_semcot.main()
 
 
@@ -600,6 +605,12 @@ def test_what_is_compared_by_default():
     assert options.methods == ["semcot", "direct", "cot"] and options.cot_max_new_tokens == 256
 
 
+@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "cot_max_new_tokens"])
+def test_nothing_is_asked_for_that_cannot_be(name):
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0"):
+        eval_semcot.EvalOptions(model="m", data="d", output_dir="o", **{name: 0})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -607,7 +618,6 @@ def test_what_is_compared_by_default():
         (("--methods", "semcot", "pause"), "choose from 'semcot', 'direct', 'cot'"),
         (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
         (("--data", "nothing"), "no known data set"),
-        (("--batch_size", "0"), "batch_size must be at least 1"),
     ],
 )
 def test_wrong_use_says_so(arguments, message, tmp_path):
