@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 
 import evaluate
 import pytest
@@ -349,6 +350,27 @@ def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
     assert "| –     | –     |" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.parametrize(("cpu_threads", "said"), [(1, "1 CPU thread"), (2, "2 CPU threads")])
+def test_the_report_says_what_was_measured_and_where(semcot, tmp_path, cpu_threads, said):
+    problems = [{"question": "Wie viele Äpfel?", "answer": "42"}] * 3
+    summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, batch_size=2, latency_samples=1)
+    where = {
+        "device": "Abacus",
+        "dtype": "bfloat16",
+        "cpu_threads": cpu_threads,
+        "versions": {"python": "3", "torch": "2"},
+    }
+    results = with_speedups([{**summary, "dataset": "d", "model": "m", "seed": 7, **where}])
+    write_report(tmp_path, results, predictions, "python eval_semcot.py")
+    report = (tmp_path / "report.md").read_text()
+    assert (
+        f"Model `m`, 3 problems, seed 7, greedy, batch size 2, Abacus ({said}), bfloat16; python 3, torch 2.\n"
+        in report
+    )
+    assert "at batch size 1, of 1 questions" in report
+    assert (tmp_path / "predictions.jsonl").read_text("utf-8").count('"question": "Wie viele Äpfel?"') == 3
+
+
 def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_model(str(tmp_path / "nowhere"))
@@ -419,10 +441,19 @@ def test_load_model(adapter):
     )
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path):
+def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Give another --output_dir"):
         prepare_output_dir(tmp_path / "file" / "results")
+    for _ in range(2):
+        assert not list(prepare_output_dir(tmp_path / "new" / "results").iterdir())
+
+    def refuse(dir):
+        raise PermissionError(f"not in {dir}")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="not in .*results. Give another --output_dir"):
+        prepare_output_dir(tmp_path / "new" / "results")
 
 
 def run_command(folder, *arguments):
