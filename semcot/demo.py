@@ -35,7 +35,7 @@ def main() -> None:
     options, own = HfArgumentParser(DemoOptions, prog="semcot.demo").parse_args_into_dataclasses(
         return_remaining_strings=True
     )
-    if unknown := [part for part in own if part.startswith("-")]:
+    if unknown := [part for part in own if part.startswith("-") and " " not in part]:
         raise SystemExit(f"semcot.demo: unknown option {unknown[0]}; see --help")
     problems = [{"question": question, "answer": ""} for question in own] or list(
         chain(

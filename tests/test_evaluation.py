@@ -691,6 +691,36 @@ def test_the_demo_asks_problems_of_the_eval_split_and_judges_each_method(evaluat
         ]
 
 
+def test_the_demo_asks_own_questions_and_no_option_that_it_does_not_know(semcot, monkeypatch, capsys):
+    """On a clock that every answer takes a quarter of a second of."""
+    clock, asked = 0.0, []
+
+    def answer(method, questions, max_new_tokens=None):
+        nonlocal clock
+        clock += 0.25
+        asked.append((method.name, *questions))
+        return [Output(" so it is\n" + "ab" * 30 + "c", 7)]
+
+    monkeypatch.setattr(Method, "answer", answer)
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: clock)
+    monkeypatch.setattr(demo, "load_model", lambda path: semcot)
+    monkeypatch.setattr(demo.logging, "disable_progress_bar", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["semcot.demo", "How many?", "-5 + 3?"])
+    demo.main()
+    names = ("direct", "cot", "semcot")
+    questions = ("How many?", "-5 + 3?")
+    warm_up = [(name, questions[0]) for name in names]
+    assert asked == [*warm_up, *((name, question) for question in questions for name in names)]
+    _, *shown = capsys.readouterr().out.strip().split("\n\n")
+    for question, (first, *lines) in zip(questions, map(str.splitlines, shown), strict=True):
+        assert first == question
+        said = f"7 tokens 250 ms so it is {'ab' * 9}a … {'ba' * 13}bc"
+        assert [" ".join(line.split()) for line in lines] == [f"{name} {said}" for name in names]
+    monkeypatch.setattr(sys, "argv", ["semcot.demo", "How many?", "--flops", "3"])
+    with pytest.raises(SystemExit, match="unknown option --flops"):
+        demo.main()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("name", METHODS)
