@@ -129,6 +129,7 @@ def test_controls_replace_the_thoughts(semcot):
     assert noise.shape == thoughts.shape and noise.square().mean().sqrt() == pytest.approx(7, rel=0.15)
     for batch_size in (1, 2):
         assert torch.equal(torch.cat([random.replace(batch) for batch in thoughts.split(batch_size)]), noise)
+    assert random.replace(thoughts.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
@@ -158,7 +159,11 @@ def test_one_pass_leaves_out_the_further_ones(semcot):
     once = METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8)
     model.config.thought_passes = 3
     assert METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8) != once
-    assert METHODS["semcot_one_pass"](model, tokenizer).answer(QUESTIONS, 8) == once
+    one_pass = METHODS["semcot_one_pass"](model, tokenizer)
+    assert one_pass.answer(QUESTIONS, 8) == once
+    assert model.config.thought_passes == 3
+    with pytest.raises(ValueError, match="placeholders"):
+        one_pass.generate(input_ids=torch.tensor([[5, 6]]))
     assert model.config.thought_passes == 3
 
 
@@ -228,8 +233,15 @@ def test_the_end_of_sequence_may_also_be_the_padding(semcot):
 
 def test_every_end_of_the_base_ends_an_answer(semcot):
     model, tokenizer = semcot
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"])
-    assert Constant(model, tokenizer, " 42<|im_start|> 7").answer(["one"]) == [Output(" 42", 4)]
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    for ends, written in (
+        (start, "<|im_start|>"),
+        ([start], "<|im_start|>"),
+        ([start], "<|im_end|>"),
+        (None, "<|im_end|>"),
+    ):
+        model.generation_config.eos_token_id = ends
+        assert Constant(model, tokenizer, f" 42{written} 7").answer(["one"]) == [Output(" 42", 4)]
 
 
 def test_summary_and_predictions(semcot):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_semcot
 
+from semcot.evaluation import load_model
 from semcot.methods import SemCoT
 from semcot.serving import encode_embeds, prompt_embeds
 
@@ -48,6 +49,7 @@ def test_embeddings_arrive_as_they_were():
 
 def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(tmp_path):
     model, tokenizer = tiny_semcot()
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     model.save_pretrained(tmp_path, checkpoint_kind="full")
     tokenizer.save_pretrained(tmp_path)
     method = SemCoT(model, tokenizer)
@@ -62,6 +64,7 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert (asked["model"], asked["prompt"], asked["temperature"]) == ("base", None, 0)
             assert (asked["max_tokens"], asked["repetition_penalty"]) == (method.max_new_tokens, 1.0)
+            assert asked["stop_token_ids"] == method.end_ids and len(method.end_ids) == 2
             choices = []
             for i, prompt in enumerate(asked["prompt_embeds"]):
                 embeds = torch.load(io.BytesIO(base64.b64decode(prompt)), weights_only=True)
@@ -98,30 +101,54 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
     assert result.stdout == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
 
 
-def test_the_offline_example_compares_the_engine_with_the_whole_model(tmp_path, monkeypatch):
-    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama")
-    model.save_pretrained(tmp_path, checkpoint_kind="full")
-    tokenizer.save_pretrained(tmp_path)
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_the_offline_example_compares_the_engine_with_the_whole_model(kind, adapter, tmp_path, monkeypatch):
+    model, tokenizer = load_model(str(adapter), "cpu")
+    if kind == "full":
+        model.save_pretrained(adapter, checkpoint_kind="full")
+    served = "someone/tiny-llama" if kind == "full" else str(tmp_path / "models" / "tiny-llama")
     method = SemCoT(model, tokenizer)
 
     class Engine:
-        """As much of vLLM's as the example asks for, with transformers behind it; the last answer is another."""
+        """
+        As much of vLLM's as the example asks for, with transformers behind it; the last answer is another. It needs a
+        second for a batch, and a hundred for its first.
+        """
 
         def __init__(self, base, dtype, enable_prompt_embeds, enforce_eager):
-            assert (base, dtype, enable_prompt_embeds) == ("someone/tiny-llama", "float32", True)
+            assert (base, dtype, enable_prompt_embeds, enforce_eager) == (served, "float32", True, True)
+            self.seconds = 100
 
         def generate(self, prompts, sampling, use_tqdm):
+            nonlocal clock
+            clock, self.seconds = clock + self.seconds, 1
             assert sampling == {"temperature": 0, "max_tokens": 16, "stop_token_ids": method.end_ids}
             ids = [continued(model.language_model, p["prompt_embeds"], eos_token_id=method.end_ids) for p in prompts]
             texts = [*tokenizer.batch_decode(ids[:-1], skip_special_tokens=True), "?"]
             return [SimpleNamespace(outputs=[SimpleNamespace(text=text)]) for text in texts]
 
+    def answer(method, questions):
+        """Of transformers: a second for each question, and fifty for the first batch."""
+        nonlocal clock
+        clock += len(questions) if clock > 150 else 50
+        return plain_answer(method, questions)
+
+    clock, plain_answer = 0, SemCoT.answer
+    monkeypatch.setattr(SemCoT, "answer", answer)
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
     vllm = SimpleNamespace(LLM=Engine, SamplingParams=dict, __name__="vllm", __version__="0")
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     (tmp_path / "own.jsonl").write_text("".join(json.dumps({"question": q}) + "\n" for q in QUESTIONS))
-    options = f"--model {tmp_path} --questions {tmp_path}/own.jsonl --limit 3 --compare --batch_size 2 --dtype float32"
-    monkeypatch.setattr(sys, "argv", f"vllm_offline.py {options} --output {tmp_path}/figures.json".split())
+    options = f"--model {adapter} --questions {tmp_path}/own.jsonl --limit 3 --compare --batch_size 2 --dtype float32"
+    output = tmp_path / "the figures.json"
+    monkeypatch.setattr(sys, "argv", ["vllm_offline.py", *options.split(), "--output", str(output)])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     runpy.run_path(str(ROOT / "examples/vllm_offline.py"), run_name="__main__")
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads(output.read_text())
     assert (figures["n"], figures["batch_size"], figures["same_answers"]) == (3, 2, 2)
+    assert (figures["vllm_questions_per_s"], figures["transformers_questions_per_s"]) == (3.0, 1.0)
+    assert f"--output '{tmp_path}/the figures.json'" in figures["command"]
+    model.config.base_model_name_or_path = None
+    model.save_pretrained(adapter, checkpoint_kind="full")
+    with pytest.raises(SystemExit, match="does not name its base"):
+        runpy.run_path(str(ROOT / "examples/vllm_offline.py"), run_name="__main__")
