@@ -573,11 +573,13 @@ def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monke
         return evaluate_method(method, *arguments, **options)
 
     monkeypatch.setattr(eval_semcot, "evaluate_method", killed)
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", "not heeded")
     options = f"--model {evaluated}/checkpoint --output_dir {tmp_path}/out --data synthetic_arithmetic --limit 2"
     monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options} --methods semcot direct --latency_samples 0".split())
     with pytest.raises(RuntimeError, match="killed"):
         eval_semcot.main()
     assert [result["method"] for result in read_results(tmp_path)[0]] == ["semcot"]
+    assert "SEMCOT_BASE_MODEL" not in (tmp_path / "out" / "report.md").read_text(), "a full checkpoint has its base"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--methods", "direct", "cot", "--cot_max_new_tokens", "600"])
     with pytest.raises(ValueError, match="synthetic_arithmetic, problem 1: its prompt for cot"):
         eval_semcot.main()
@@ -588,6 +590,7 @@ def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
     (tmp_path / "svamp").mkdir()
     load_problems("synthetic_arithmetic", num_samples=4).to_json(tmp_path / "svamp" / "train.json", lines=False)
     monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SEMCOT_BASE_MODEL", "not heeded")
     options = f"--model {adapter} --output_dir {tmp_path}/out --data svamp --split train --limit 3 --base_model {base}"
     options += " --methods direct direct --dtype bfloat16 --max_new_tokens 3 --latency_samples 1 --batch_size 2"
     monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options}".split())
