@@ -392,6 +392,9 @@ def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
         load_model("runs/mine")
     with pytest.raises(ValueError, match="holds no checkpoint: there is no config.json"):
         load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(OSError, match="^(?!There is no checkpoint).*config.json"):
+        load_model(str(tmp_path))
     semcot[0].language_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="llama model, not a SemCoT checkpoint"):
         load_model(str(tmp_path), base_model="another")
