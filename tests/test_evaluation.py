@@ -398,7 +398,7 @@ def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
     semcot[0].language_model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="llama model, not a SemCoT checkpoint"):
         load_model(str(tmp_path), base_model="another")
-    for dtype in ("fp16", "int8", "float8_e4m3fn"):
+    for dtype in ("fp16", "int16", "float8_e4m3fn"):
         with pytest.raises(ValueError, match=f"dtype '{dtype}' is none of PyTorch's"):
             load_model(str(tmp_path), dtype=dtype)
     with pytest.raises(ValueError, match="device is gpu, which PyTorch cannot use here: Expected one of cpu, cuda"):
