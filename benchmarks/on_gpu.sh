@@ -46,7 +46,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv | tee "$log
 base=models/SmolLM2-135M-Instruct
 if [ ! -f "$base/config.json" ]; then
     base=$scratch/SmolLM2-135M-random
-    part 60 random_base "$python" benchmarks/random_base.py "$base"
+    if chosen speed || chosen engines; then part 60 random_base "$python" benchmarks/random_base.py "$base"; fi
 fi
 if chosen speed; then
     part 300 speed "$python" benchmarks/train_throughput.py --device cuda --base_model "$base" --samples 2048 --steps 20 \
