@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -104,9 +105,10 @@ def test_what_a_checkpoint_holds(adapter):
         assert text in card
 
 
-def test_the_snippet_on_the_card_runs(adapter, capsys):
+def test_the_snippet_on_the_card_runs(adapter, tmp_path, capsys):
     snippet = (adapter / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    exec(snippet.replace("PATH_OR_REPO", str(adapter)), {})
+    (tmp_path / "snippet.py").write_text(snippet.replace("PATH_OR_REPO", str(adapter)))
+    runpy.run_path(str(tmp_path / "snippet.py"))
     assert "generated_text" in capsys.readouterr().out
 
 
