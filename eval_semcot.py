@@ -72,8 +72,8 @@ def main() -> None:
         "SEMCOT_DATA_DIR": options.data.removeprefix(RENUMBERED) in HUB_DATASETS,
         BASE_MODEL_VARIABLE: model.config.checkpoint_kind == "adapter" and options.base_model is None,
     }
-    for name in heeded:
-        if heeded[name] and (value := os.environ.get(name)):
+    for name, is_heeded in heeded.items():
+        if is_heeded and (value := os.environ.get(name)):
             command = f"{name}={shlex.quote(value)} {command}"
 
     methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
