@@ -10,8 +10,8 @@ import sys
 
 from accelerate import PartialState
 
-from semcot.options import parse_options
 from semcot.training import train
+from semcot.training.options import parse_options
 
 if __name__ == "__main__":
     train(parse_options())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from semcot.data import load_problems
-from semcot.options import parse_options
+from semcot.training.options import parse_options
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from semcot.evaluation import describe_machine, evaluate_method, load_model, wit
 from semcot.files import write_json
 from semcot.methods.cot import ExplicitCoT
 from semcot.methods.method import prompt_without_thoughts
-from semcot.options import parse_options
 from semcot.report import format_table, prepare_output_dir, write_report
-from semcot.training import load_data
+from semcot.training.options import parse_options
+from semcot.training.run import load_data
 
 
 class FineTunedCoT(ExplicitCoT):

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.thoughts import answer_with, prompts_of
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import load_problems
+from semcot.encoder import encode_texts, encode_thoughts, load_reasoning_encoder
 from semcot.evaluation import describe_machine
 from semcot.files import write_json
-from semcot.reasoning_encoder import encode_texts, encode_thoughts, load_reasoning_encoder
 
 ROOT = Path(__file__).parents[1]
 

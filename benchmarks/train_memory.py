@@ -23,8 +23,8 @@ from modeling_semcot import decoder_layers  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.files import write_json  # noqa: E402
 from semcot.machine import device_name, versions  # noqa: E402
-from semcot.options import TrainOptions, parse_options  # noqa: E402
 from semcot.training import train  # noqa: E402
+from semcot.training.options import TrainOptions, parse_options  # noqa: E402
 
 SIZES = {
     "Llama-2-7B": ("llama", 32000, 4096, 11008, 32, 32, 32),

@@ -43,12 +43,12 @@ sys.path.insert(0, str(ROOT))
 from modeling_semcot import SemCoTForCausalLM, cast_weights  # noqa: E402
 from semcot.data import load_problems  # noqa: E402
 from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
+from semcot.distillation.question_cache import QuestionCache  # noqa: E402
+from semcot.encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
 from semcot.files import write_json  # noqa: E402
 from semcot.machine import device_name, versions, without_cudnn_attention  # noqa: E402
-from semcot.options import TrainOptions  # noqa: E402
-from semcot.question_cache import QuestionCache  # noqa: E402
-from semcot.reasoning_encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
-from semcot.training import (  # noqa: E402
+from semcot.training.options import TrainOptions  # noqa: E402
+from semcot.training.run import (  # noqa: E402
     PAD_TO_MULTIPLE_OF,
     build_model,
     compile_layers,

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin, PartialState
@@ -23,7 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.options import TrainOptions
+
+if TYPE_CHECKING:
+    from semcot.training.options import TrainOptions
 
 ENGINES = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
 """The variable by which `accelerate launch` asks for each."""
@@ -35,7 +38,7 @@ def engine() -> str | None:
     return next((name for name, flag in ENGINES.items() if os.environ.get(flag, "false").lower() == "true"), None)
 
 
-def check_engine(options: TrainOptions, num_processes: int) -> None:
+def check_engine(options: "TrainOptions", num_processes: int) -> None:
     """Raises `ValueError` for what cannot be trained in the way that this process was launched."""
     if options.shard_base and engine():
         raise ValueError(f"--shard_base is for torchrun and configs/accelerate/ddp.yaml, not for {engine()}.")

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 from transformers.models.auto.configuration_auto import AutoConfig  # noqa: E402
 
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
-from semcot.options import TrainOptions  # noqa: E402
 from semcot.tokenization import build_tokenizer  # noqa: E402
+from semcot.training.options import TrainOptions  # noqa: E402
 
 torch.set_num_threads(1)
 

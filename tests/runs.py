@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from semcot.options import PHASES, TrainOptions
+from semcot.training.options import PHASES, TrainOptions
 
 SCRIPT = [sys.executable, str(ROOT / "train_semcot.py")]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

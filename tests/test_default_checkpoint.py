@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from semcot.answers import parse_answer
 from semcot.methods import METHODS
 from semcot.synthetic import arithmetic_stories, coin_flips
-from semcot.training import header_length
+from semcot.training.run import header_length
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "models" / "SmolLM2-135M-Instruct" / "config.json").exists(), reason="needs the base: make base"

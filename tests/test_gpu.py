@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_sharding import check_losses, deepspeed
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from semcot.options import TrainOptions
+from semcot.training.options import TrainOptions
 
 TERMS = {"loss", "answer_loss", "alignment_loss"}
 pytestmark = [

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from modeling_semcot import CACHE, SemCoTForCausalLM, cast_weights, decoder_layers
-from semcot.training import header_length
+from semcot.training.run import header_length
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 

@@ -15,18 +15,18 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM
 
-from semcot import reasoning_encoder
-from semcot.files import last_whole_checkpoint
-from semcot.reasoning_encoder import (
-    Phase,
+from semcot.encoder import (
     build_reasoning_encoder,
+    contrastive,
     encode_texts,
     encode_thoughts,
     load_reasoning_encoder,
     retrieval_accuracy,
     train_reasoning_encoder,
 )
-from semcot.state_cache import MeanCache, StateCache
+from semcot.encoder.cached_activations import MeanCache, StateCache
+from semcot.encoder.contrastive import Phase
+from semcot.files import last_whole_checkpoint
 from semcot.tokenization import build_tokenizer
 
 TEXTS = ["She had 9 old songs", "yes", "rushawn flips the coin and yerania does not"]
@@ -488,7 +488,7 @@ PHASES = (
 
 def run_training(folder: str, kill_at: int | None = None) -> dict[str, torch.Tensor]:
     """Trains a GPT-2 with dropout; with `kill_at`, dies by SIGKILL in that training step of this process."""
-    steps, training_step = 0, reasoning_encoder._Trainer.training_step
+    steps, training_step = 0, contrastive._Trainer.training_step
 
     def counted(self, *args, **kwargs):
         nonlocal steps
@@ -500,7 +500,7 @@ def run_training(folder: str, kill_at: int | None = None) -> dict[str, torch.Ten
     torch.set_num_threads(1)
     encoder = make_encoder("gpt2", resid_pdrop=0.2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reasoning_encoder._Trainer, "training_step", counted)
+        patch.setattr(contrastive._Trainer, "training_step", counted)
         train_reasoning_encoder(
             encoder,
             make_pairs(24),

@@ -12,157 +12,20 @@ optionally with two more terms, which supervise the thoughts densely and cost no
   cheaply. Of the vocabulary, only the tokens that some step ends with are told apart.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from semcot.question_cache import QuestionCache
-from semcot.reasoning_encoder import encode_thoughts
+from semcot.distillation.targets import IGNORED
+from semcot.encoder import encode_thoughts
 from semcot.sharding import ShardedTrainer, whole
-from semcot.tokenization import render_prompt, tokenize_targets
-
-IGNORED = -100
-
-
-def tokenize_problems(
-    problems: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    num_thoughts: int,
-    explain: bool = False,
-    lens_steps: int = 1,
-) -> Dataset:
-    """
-    Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
-    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids`
-    (what [`lens_targets`] says), `length`.
-    """
-    eos = [tokenizer.eos_token_id]
-
-    def tokenize(batch: dict) -> dict:
-        rendered = [render_prompt(tokenizer, question) for question in batch["question"]]
-        prompts = tokenizer(rendered, add_special_tokens=False).input_ids
-        answers = [tokens + eos for tokens in tokenize_targets(tokenizer, batch["answer"])]
-        texts = batch["condensed_reasoning"]
-        condensed = zip(texts, tokenize_targets(tokenizer, texts), strict=True)
-        explanations = [tokens + eos if explain and text else [] for text, tokens in condensed]
-        return {
-            "prompt_ids": prompts,
-            "answer_ids": answers,
-            "explanation_ids": explanations,
-            "lens_ids": [lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in texts],
-            "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
-        }
-
-    return problems.map(tokenize, batched=True, desc="Tokenizing")
-
-
-def lens_targets(
-    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, lens_steps: int
-) -> list[int]:
-    """
-    What the thoughts spell: of each of the last `lens_steps` steps, the last tokens that are not blank, so that every
-    result has its own place. Half of the thoughts are the last step's, the steps before it share the other half; with
-    `lens_steps` = 1 the text is one step. Steps are parted by a comma or semicolon and a space. -100 stands in front of
-    short steps, and for missing ones.
-
-    "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
-    `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
-    """
-    steps = split_steps(condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
-    *earlier, last = steps
-    half = num_thoughts // 2
-
-    def end(step: str, width: int) -> list[int]:
-        tokens = tokenizer(f" {step}", add_special_tokens=False).input_ids if step else []
-        tokens = [token for token in tokens if tokenizer.decode([token]).strip()][-width:]
-        return [IGNORED] * (width - len(tokens)) + tokens
-
-    targets = [token for step in earlier for token in end(step, half // len(earlier))]
-    targets += end(last, num_thoughts if lens_steps == 1 else num_thoughts - half)
-    return [IGNORED] * (num_thoughts - len(targets)) + targets
-
-
-def split_steps(condensed_reasoning: str) -> list[str]:
-    """The steps of "3 + 8 = 11, 11 - 9 = 2"."""
-    return re.split(r"[,;]\s+", condensed_reasoning)
-
-
-def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
-    """Which thoughts [`lens_targets`] gives to each of two or more steps."""
-    half = num_thoughts // 2
-    width = half // (num_steps - 1)
-    first = half - width * (num_steps - 1)
-    earlier = [slice(first + i * width, first + (i + 1) * width) for i in range(num_steps - 1)]
-    return [*earlier, slice(half, num_thoughts)]
-
-
-@dataclass
-class DistillationCollator:
-    """
-    Pads a batch so that the thoughts stand in the same columns in every row: questions are padded on their left, after
-    the prompt's fixed beginning, which then is the same in every row and is run once for all; targets on their right.
-    """
-
-    pad_token_id: int
-    header_length: int
-    """Number of fixed tokens before the question."""
-    question_cache: QuestionCache | None = field(default=None, kw_only=True)
-    """What the base made of the questions, where that was computed once for all passes over them."""
-    pad_to_multiple_of: int = field(default=1, kw_only=True)
-    """What the lengths that the models read are padded to a multiple of, where each new length costs a GPU time."""
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
-        longest = max(len(row["prompt_ids"]) for row in rows)
-        prompt_length = self._rounded(longest)
-        target_length = max(len(row["answer_ids"]) + len(row["explanation_ids"]) for row in rows)
-        target_length = self._rounded(target_length - 1) + 1  # nothing is predicted from the last, which is not read
-        shape = (len(rows), prompt_length + target_length)
-        input_ids, attention_mask = np.full(shape, self.pad_token_id), np.zeros(shape, dtype=np.int64)
-        labels, explanation_labels = np.full(shape, IGNORED), np.full(shape, IGNORED)
-        header = self.header_length
-        for i, row in enumerate(rows):
-            prompt, answer, explanation = (row[name] for name in ("prompt_ids", "answer_ids", "explanation_ids"))
-            question = prompt_length - len(prompt) + header
-            answer_end = prompt_length + len(answer)
-            target_end = answer_end + len(explanation)
-            input_ids[i, :header] = prompt[:header]
-            input_ids[i, question:target_end] = [*prompt[header:], *answer, *explanation]
-            attention_mask[i, :header] = attention_mask[i, question:target_end] = 1
-            labels[i, prompt_length:answer_end] = answer
-            explanation_labels[i, answer_end:target_end] = explanation
-        arrays = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": labels,
-            "explanation_labels": explanation_labels,
-        }
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        batch["lens_labels"] = torch.tensor([row["lens_ids"] for row in rows])
-        if "reasoning_embedding" in rows[0]:
-            embeddings = np.array([row["reasoning_embedding"] for row in rows], dtype=np.float32)
-            batch["reasoning_embedding"] = torch.from_numpy(embeddings)
-        if "generator_states" in rows[0]:
-            states = [torch.as_tensor(row["generator_states"], dtype=torch.float32) for row in rows]
-            batch["generator_states"] = torch.stack(states)
-        if self.question_cache is not None:
-            prompts = [row["prompt_ids"] for row in rows]
-            batch["question_states"] = self.question_cache(prompts, padding=prompt_length - longest)
-        # The logits of the last prompt token, which predicts the answer's first, and of all that follow.
-        return {**batch, "logits_to_keep": target_length + 1}
-
-    def _rounded(self, length: int) -> int:
-        return -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
 
 
 class DistillationTrainer(ShardedTrainer):

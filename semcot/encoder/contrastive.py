@@ -1,7 +1,4 @@
-"""
-Stage 1 of training: an encoder that puts a reasoning and its condensed form close together, and later judges whether
-implicit tokens mean what the reasoning says (SemCoT, arXiv 2510.24940, section 4.2).
-"""
+"""Stage 1 of training: contrast within a batch, between each reasoning and its condensed form."""
 
 import json
 import math
@@ -15,19 +12,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardData
-from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from semcot import reasoning_module
+from semcot.encoder.cached_activations import MeanCache, StateCache
+from semcot.encoder.reasoning_encoder import encode_texts, frozen, load_weights
 from semcot.files import last_whole_checkpoint, write_json
-from semcot.reasoning_module import ReasoningModule, check_base, default_layers
 from semcot.sharding import GradientsInBuckets
-from semcot.state_cache import MeanCache, StateCache
 
 PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
@@ -61,82 +52,6 @@ PHASES = (
     Phase("dense", learning_rate=1e-3, train_layers=False),
     Phase("all", learning_rate=1e-5, train_layers=True),
 )
-
-
-class ReasoningEncoder(SentenceTransformer):
-    """A `SentenceTransformer` whose saved folder brings its first module's code along, each file written whole."""
-
-    def save(self, path: str, *args, **kwargs) -> None:
-        folder = Path(path)
-        saving = folder / ".saving"
-        shutil.rmtree(saving, ignore_errors=True)
-        super().save(str(saving), *args, **kwargs)
-
-        shutil.copy(reasoning_module.__file__, saving)
-        entries = json.loads((saving / "modules.json").read_text())
-        entries[0]["type"] = f"{Path(reasoning_module.__file__).stem}.{ReasoningModule.__name__}"
-        (saving / "modules.json").write_text(json.dumps(entries, indent=2))
-        for entry in sorted(saving.iterdir()):
-            if entry.is_dir():
-                shutil.rmtree(folder / entry.name, ignore_errors=True)
-            os.replace(entry, folder / entry.name)
-        saving.rmdir()
-
-
-def build_reasoning_encoder(
-    language_model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    start: int | None = None,
-    end: int | None = None,
-    embedding_dim: int = 768,
-    max_length: int = 512,
-    base_model_name_or_path: str | None = None,
-) -> ReasoningEncoder:
-    """
-    An untrained reasoning encoder over a frozen base: its layers 0…`start`, trainable copies of layers `start`…`end`
-    (exclusive), its final norm, the mean over real tokens, and a dense layer to `embedding_dim`.
-
-    The dense layer starts at random: seed before. The base is shared with the caller, frozen, in eval mode.
-
-    Args:
-        start, end: by default from the middle of the base, an eighth of its depth (paper: 16 to 20 of 32).
-        max_length: longer texts are truncated to this many tokens.
-        base_model_name_or_path: what a saved encoder names as its base; by default where `language_model` came from.
-
-    Raises:
-        ValueError: the layers do not lie within the base, or the base is of a kind that cannot be cut in layers.
-    """
-    default_start, default_end = default_layers(language_model)
-    start = default_start if start is None else start
-    end = min(start + default_end - default_start, language_model.config.num_hidden_layers) if end is None else end
-    module = ReasoningModule(language_model, tokenizer, start, end, max_length, base_model_name_or_path)
-    check_base(language_model, start, end)
-    return _assemble(module, embedding_dim)
-
-
-def load_reasoning_encoder(
-    path: str | os.PathLike, language_model: PreTrainedModel | str | None = None
-) -> ReasoningEncoder:
-    """
-    Loads a saved reasoning encoder, frozen and in eval mode.
-
-    Args:
-        path: folder of the encoder.
-        language_model: its base, or where to load it from. By default the environment variable `SEMCOT_BASE_MODEL` or
-            the name that the encoder was saved with.
-
-    Raises:
-        OSError: the folder is not that of an encoder, or the base cannot be loaded.
-        ValueError: the weights do not fit the base.
-    """
-    folder = Path(path)
-    if not (folder / ReasoningModule.config_file_name).is_file():
-        raise FileNotFoundError(f"{folder} holds no reasoning encoder: {ReasoningModule.config_file_name} is missing.")
-    module = ReasoningModule.load(str(folder), model_kwargs={"language_model": language_model})
-    dense = _dense_folder(folder)
-    encoder = _assemble(module, Dense.load_config(str(folder), subfolder=dense)["out_features"])
-    _load_weights(encoder, folder)
-    return _frozen(encoder)
 
 
 def train_reasoning_encoder(
@@ -215,8 +130,8 @@ def train_reasoning_encoder(
             summary.unlink(missing_ok=True)
             shutil.rmtree(work, ignore_errors=True)
     if summary.is_file():
-        _load_weights(encoder, folder)
-        _frozen(encoder)
+        load_weights(encoder, folder)
+        frozen(encoder)
         return json.loads(summary.read_text())
 
     texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
@@ -239,12 +154,12 @@ def train_reasoning_encoder(
         figures[phase.name] = json.loads(record.read_text())
         if kept is None or _mean_accuracy(figures[phase.name]) >= _mean_accuracy(figures[kept]):
             kept = phase.name
-        _load_weights(encoder, work / kept / "encoder")
+        load_weights(encoder, work / kept / "encoder")
         if process.should_save:
             print(_describe(phase, figures[phase.name], kept), flush=True)
 
     encoder[0].state_cache = None
-    _frozen(encoder)
+    frozen(encoder)
     figures |= {"kept": kept, "pool": min(len(validation), RETRIEVAL_POOL)}
     with process.main_process_first(local=False):
         if process.should_save:
@@ -287,26 +202,10 @@ def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size:
     return {"reasoning_to_condensed": accuracy(similarity), "condensed_to_reasoning": accuracy(similarity.T)}
 
 
-def encode_texts(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> torch.FloatTensor:
-    """Embeds texts, (number of texts, embedding_dim), as a plain tensor that a loss can use as its target."""
-    embeddings = encoder.encode(list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
-    return embeddings.clone()  # encode() gives inference tensors, which autograd refuses
-
-
-def encode_thoughts(encoder: SentenceTransformer, thoughts: torch.FloatTensor) -> torch.FloatTensor:
-    """
-    Embeds implicit tokens, (batch, K, base hidden) → (batch, embedding_dim), with gradient.
-
-    They enter as if they were the base's states at layer `start`.
-    """
-    mask = torch.ones(thoughts.shape[:2], dtype=torch.long, device=thoughts.device)
-    return encoder({"input_features": thoughts, "attention_mask": mask})["sentence_embedding"]
-
-
 class _Trainer(GradientsInBuckets, SentenceTransformerTrainer):
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         # The base stays where it is; the stock method would load it a second time, by name.
-        _load_weights(self.model, Path(checkpoint_path))
+        load_weights(self.model, Path(checkpoint_path))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         # transformers calls this in every process, sentence-transformers expects the first only.
@@ -347,34 +246,6 @@ def _train_phase(
     arguments.dataloader_drop_last = False  # set for several processes; a small validation split would be gone
     figures = {"loss": trainer.evaluate()["eval_loss"]}
     return figures | retrieval_accuracy(encoder, validation, arguments.per_device_eval_batch_size)
-
-
-def _assemble(module: ReasoningModule, embedding_dim: int) -> ReasoningEncoder:
-    width, base = module.get_embedding_dimension(), module.base_model_name_or_path
-    card = SentenceTransformerModelCardData(
-        task_name="judging whether implicit tokens mean what a reasoning says",
-        generate_widget_examples=False,
-        local_files_only=True,
-    )
-    if base and not os.path.isdir(base):
-        card.base_model = base
-    modules = [module, Pooling(width, "mean"), Dense(width, embedding_dim, activation_function=nn.Identity())]
-    device = str(module.language_model.get_input_embeddings().weight.device)
-    return ReasoningEncoder(modules=modules, device=device, model_card_data=card)
-
-
-def _load_weights(encoder: SentenceTransformer, folder: Path) -> None:
-    """Puts the weights of a saved encoder into this one, whose base stays."""
-    ReasoningModule.load_torch_weights(str(folder), model=encoder[0])
-    Dense.load_torch_weights(str(folder), subfolder=_dense_folder(folder), model=encoder[2])
-
-
-def _dense_folder(folder: Path) -> str:
-    return json.loads((folder / "modules.json").read_text())[2]["path"]
-
-
-def _frozen(encoder: SentenceTransformer) -> SentenceTransformer:
-    return encoder.requires_grad_(False).eval()
 
 
 def _mean_accuracy(figures: dict[str, float]) -> float:

@@ -8,7 +8,7 @@ from conftest import tiny_language_model, tiny_semcot
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from semcot.publish import PublishOptions, publish
+from semcot.training.weight_averaging import PublishOptions, publish
 
 
 @pytest.fixture

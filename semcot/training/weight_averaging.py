@@ -1,5 +1,5 @@
 """
-Makes a small, portable copy of a checkpoint: `python -m semcot.publish --model runs/quickstart --output_dir .`
+Makes a small, portable copy of a checkpoint: `python -m semcot.training.weight_averaging --model RUN --output_dir .`
 
 The weights are stored in bfloat16 (or another dtype, some in float8) and still load in the one that config.json names,
 float32. The base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of
@@ -20,7 +20,7 @@ from semcot.machine import dtype_named
 
 @dataclass
 class PublishOptions:
-    """Options of `python -m semcot.publish`."""
+    """Options of `python -m semcot.training.weight_averaging`."""
 
     model: list[str] = field(metadata={"help": "The checkpoint to copy, or several whose weights are averaged."})
     output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})

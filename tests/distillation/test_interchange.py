@@ -10,7 +10,7 @@ from conftest import tiny_base_tokenizer, tiny_semcot
 from modeling_semcot import decoder_layers
 from semcot.data import load_problems
 from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
-from semcot.exchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
+from semcot.distillation.interchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
 
 K = 8
 

@@ -17,9 +17,9 @@ from runs import ENVIRONMENT, SCRIPT, as_flags, assert_same_weights, run
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-import semcot.training
+import semcot.training.run
 from modeling_semcot import SemCoTForCausalLM
-from semcot.exchange import ExchangeCollator, spelt_right
+from semcot.distillation.interchange import ExchangeCollator, spelt_right
 from semcot.training import train
 
 
@@ -102,8 +102,8 @@ def test_exchanged_steps_train_the_thought_layers_alone_and_a_resumed_run_repeat
         found.append(spelt_right(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(semcot.training, "ExchangeCollator", Observed)
-    monkeypatch.setattr(semcot.training, "spelt_right", observed)
+    monkeypatch.setattr(semcot.training.run, "ExchangeCollator", Observed)
+    monkeypatch.setattr(semcot.training.run, "spelt_right", observed)
     options = replace(
         options,
         generator=str(finished[1]),
@@ -200,8 +200,8 @@ def test_what_is_pushed_and_where_to(finished, tmp_path, monkeypatch, name, repo
     monkeypatch.chdir(tmp_path)
     options = replace(finished[0], output_dir=str(folder), base_model="someone/tiny-llama", hub_model_id=name)
     (folder / "options.json").write_text(json.dumps(asdict(options)))
-    monkeypatch.setattr("semcot.reasoning_encoder._train_phase", None)  # nothing is trained again
-    monkeypatch.setattr("semcot.training.hub_datasets", lambda options: ["someone/problems"])
+    monkeypatch.setattr("semcot.encoder.contrastive._train_phase", None)  # nothing is trained again
+    monkeypatch.setattr("semcot.training.run.hub_datasets", lambda options: ["someone/problems"])
     train(replace(options, resume_from_checkpoint=True, push_to_hub=True))
     ((repo_id, given),) = pushed
     assert repo_id == repository and given["model_card_kwargs"]["datasets"] == ["someone/problems"]
@@ -220,7 +220,7 @@ def test_a_run_that_is_written_over_leaves_no_model_behind(finished, tmp_path, m
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("semcot.training.num_steps", killed)
+    monkeypatch.setattr("semcot.training.run.num_steps", killed)
     with pytest.raises(KeyboardInterrupt):
         train(replace(finished[0], output_dir=str(folder), seed=5, overwrite_output_dir=True))
     assert json.loads((folder / "options.json").read_text())["seed"] == 5

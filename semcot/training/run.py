@@ -44,31 +44,20 @@ from semcot.data import (
     without_repeats,
 )
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, tokenize_problems
-from semcot.exchange import ExchangeCollator, last_step, spelt_right, states_of, with_index
+from semcot.distillation.interchange import ExchangeCollator, last_step, spelt_right, states_of, with_index
+from semcot.distillation.question_cache import QuestionCache
+from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.encoder.contrastive import PAIR, warm_up_steps
+from semcot.encoder.contrastive import PHASES as ENCODER_PHASES
+from semcot.encoder.reasoning_module import check_base
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import dtype_named, peak_memory, without_cudnn_attention
-from semcot.options import PHASES, TrainOptions
-from semcot.question_cache import QuestionCache
-from semcot.reasoning_encoder import (
-    PAIR,
-    build_reasoning_encoder,
-    encode_texts,
-    train_reasoning_encoder,
-    warm_up_steps,
-)
-from semcot.reasoning_encoder import PHASES as ENCODER_PHASES
-from semcot.reasoning_module import check_base
 from semcot.renumbered import with_other_numbers
-from semcot.run_record import (
-    check_output_dir,
-    check_same_run,
-    describe_for_card,
-    describe_run,
-    hub_datasets,
-    prepare_output_dir,
-)
 from semcot.sharding import check_engine, engine, own_weights, plain_data_parallelism, shard_base
 from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
+from semcot.training.card import describe_for_card, hub_datasets
+from semcot.training.options import PHASES, TrainOptions
+from semcot.training.record import check_output_dir, check_same_run, describe_run, prepare_output_dir
 
 LENS_PHASES = ("lens", "exchange")
 """The phases of stage 2 that have the lens term alone, without a pass of the base."""
@@ -319,7 +308,7 @@ def with_renumbered(pairs: Dataset, copies: int, seed: int) -> Dataset:
 
 def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTokenizerBase]:
     """The frozen base with a fresh generator, or that of another checkpoint, and the tokenizer with its thoughts."""
-    clone = Path(__file__).parents[1]
+    clone = Path(__file__).parents[2]
     source = find_base(options.base_model, os.curdir, clone)
     on_gpu = torch.cuda.is_available()
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")

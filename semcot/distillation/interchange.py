@@ -27,7 +27,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.distillation import IGNORED, DistillationCollator, lens_targets, split_steps, step_places
+from semcot.distillation.collator import DistillationCollator
+from semcot.distillation.targets import IGNORED, lens_targets, split_steps, step_places
 
 ATTEMPTS = 30
 _STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")

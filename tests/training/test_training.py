@@ -19,15 +19,16 @@ from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import semcot.training
+import semcot.training.run
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM, decoder_layers
 from semcot.data import fingerprint, load_problems
 from semcot.distillation import lens_targets
-from semcot.options import PHASES, TrainOptions, parse_options
-from semcot.reasoning_encoder import build_reasoning_encoder
-from semcot.run_record import check_output_dir, describe_for_card, hub_datasets, prepare_output_dir
-from semcot.training import (
+from semcot.encoder import build_reasoning_encoder
+from semcot.training.card import describe_for_card, hub_datasets
+from semcot.training.options import PHASES, TrainOptions, parse_options
+from semcot.training.record import check_output_dir, prepare_output_dir
+from semcot.training.run import (
     build_model,
     check_lengths,
     compile_layers,
@@ -178,7 +179,7 @@ def test_every_option_arrives(options, monkeypatch):
     trainers, collators, encoders, losses = [], [], [], []
 
     def recording(name: str, seen: list) -> None:
-        place = "semcot.training" if hasattr(semcot.training, name) else "semcot.reasoning_encoder"
+        place = "semcot.training.run" if hasattr(semcot.training.run, name) else "semcot.encoder.contrastive"
         made = getattr(sys.modules[place], name)
 
         def make(*arguments, **named):
@@ -758,7 +759,7 @@ def test_training_goes_on_from_a_full_checkpoint_with_the_base_that_is_given(opt
 
 def test_a_base_beside_the_code_is_found_from_elsewhere(options, base, tmp_path, monkeypatch):
     shutil.copytree(base, tmp_path / "clone" / "models" / "tiny-llama")
-    monkeypatch.setattr(semcot.training, "__file__", str(tmp_path / "clone" / "semcot" / "training.py"))
+    monkeypatch.setattr(semcot.training.run, "__file__", str(tmp_path / "clone" / "semcot" / "training.py"))
     monkeypatch.chdir(tmp_path)
     assert build_model(replace(options, base_model="someone/tiny-llama"))
 
@@ -785,7 +786,7 @@ def test_trained_on_with_another_base_that_base_is_remembered(options, finished,
     options = replace(options, base_model="someone/other", generator=str(finished[1]), generator_layers=None)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from semcot.options import parse_options; from semcot.training import build_model\n"
+        "from semcot.training.options import parse_options; from semcot.training.run import build_model\n"
         "config = build_model(parse_options(sys.argv[2:]))[0].config\n"
         "print(config.base_model_name_or_path, config.local_base_model)"
     )

@@ -7,15 +7,15 @@ import pytest
 import torch
 from conftest import FAMILIES, TEXTS, tiny_base_tokenizer, tiny_semcot
 from datasets import Dataset, concatenate_datasets
+from test_tokenization import INST, sentencepiece_like
 from tokenizers import normalizers, pre_tokenizers
 from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from modeling_semcot import decoder_layers
 from semcot.distillation import DistillationCollator, DistillationTrainer, lens_targets, tokenize_problems
-from semcot.reasoning_encoder import build_reasoning_encoder, encode_thoughts
+from semcot.encoder import build_reasoning_encoder, encode_thoughts
 from semcot.tokenization import build_tokenizer, render_prompt
-from tests.test_tokenization import INST, sentencepiece_like
 
 PROBLEMS = Dataset.from_list(
     [

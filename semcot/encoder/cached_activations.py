@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from semcot.reasoning_module import ReasoningModule
+from semcot.encoder.reasoning_module import ReasoningModule
 
 LARGEST = torch.finfo(torch.float16).max
 

@@ -10,8 +10,8 @@ from datasets import Dataset
 
 from modeling_semcot import SemCoTForCausalLM, decoder_layers
 from semcot.distillation import DistillationCollator, tokenize_problems
-from semcot.question_cache import QuestionCache
-from semcot.training import header_length
+from semcot.distillation.question_cache import QuestionCache
+from semcot.training.run import header_length
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_option
 from runs import as_flags
 from safetensors.torch import load_file
 
-from semcot.options import PHASES, TrainOptions
 from semcot.sharding import _base_is_not_missing, engine, plain_data_parallelism
 from semcot.training import train
+from semcot.training.options import PHASES, TrainOptions
 
 HELPER = ROOT / "tests" / "engine_on_cpu.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}

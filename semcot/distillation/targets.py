@@ -1,0 +1,82 @@
+"""What stage 2 predicts: token ids of prompts, answers and the condensed reasoning that the thoughts spell."""
+
+import re
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from semcot.tokenization import render_prompt, tokenize_targets
+
+IGNORED = -100
+
+
+def tokenize_problems(
+    problems: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    num_thoughts: int,
+    explain: bool = False,
+    lens_steps: int = 1,
+) -> Dataset:
+    """
+    Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
+    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids`
+    (what [`lens_targets`] says), `length`.
+    """
+    eos = [tokenizer.eos_token_id]
+
+    def tokenize(batch: dict) -> dict:
+        rendered = [render_prompt(tokenizer, question) for question in batch["question"]]
+        prompts = tokenizer(rendered, add_special_tokens=False).input_ids
+        answers = [tokens + eos for tokens in tokenize_targets(tokenizer, batch["answer"])]
+        texts = batch["condensed_reasoning"]
+        condensed = zip(texts, tokenize_targets(tokenizer, texts), strict=True)
+        explanations = [tokens + eos if explain and text else [] for text, tokens in condensed]
+        return {
+            "prompt_ids": prompts,
+            "answer_ids": answers,
+            "explanation_ids": explanations,
+            "lens_ids": [lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in texts],
+            "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
+        }
+
+    return problems.map(tokenize, batched=True, desc="Tokenizing")
+
+
+def lens_targets(
+    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, lens_steps: int
+) -> list[int]:
+    """
+    What the thoughts spell: of each of the last `lens_steps` steps, the last tokens that are not blank, so that every
+    result has its own place. Half of the thoughts are the last step's, the steps before it share the other half; with
+    `lens_steps` = 1 the text is one step. Steps are parted by a comma or semicolon and a space. -100 stands in front of
+    short steps, and for missing ones.
+
+    "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
+    `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
+    """
+    steps = split_steps(condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
+    *earlier, last = steps
+    half = num_thoughts // 2
+
+    def end(step: str, width: int) -> list[int]:
+        tokens = tokenizer(f" {step}", add_special_tokens=False).input_ids if step else []
+        tokens = [token for token in tokens if tokenizer.decode([token]).strip()][-width:]
+        return [IGNORED] * (width - len(tokens)) + tokens
+
+    targets = [token for step in earlier for token in end(step, half // len(earlier))]
+    targets += end(last, num_thoughts if lens_steps == 1 else num_thoughts - half)
+    return [IGNORED] * (num_thoughts - len(targets)) + targets
+
+
+def split_steps(condensed_reasoning: str) -> list[str]:
+    """The steps of "3 + 8 = 11, 11 - 9 = 2"."""
+    return re.split(r"[,;]\s+", condensed_reasoning)
+
+
+def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
+    """Which thoughts [`lens_targets`] gives to each of two or more steps."""
+    half = num_thoughts // 2
+    width = half // (num_steps - 1)
+    first = half - width * (num_steps - 1)
+    earlier = [slice(first + i * width, first + (i + 1) * width) for i in range(num_steps - 1)]
+    return [*earlier, slice(half, num_thoughts)]
