@@ -12,12 +12,12 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from modeling_semcot import BASE_MODEL_VARIABLE
-from semcot.answers import check_answers
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
 from semcot.evaluation import check_questions, describe_machine, evaluate_method, load_model, with_speedups
+from semcot.evaluation.answers import check_answers
+from semcot.evaluation.methods import COMPARED, METHODS
+from semcot.evaluation.report import format_table, prepare_output_dir, write_report
 from semcot.machine import without_cudnn_attention
-from semcot.methods import COMPARED, METHODS
-from semcot.report import format_table, prepare_output_dir, write_report
 
 
 @dataclass

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from semcot.data import fingerprint, load_problems
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer
 from semcot.evaluation import describe_machine, evaluate_method, load_model, with_speedups
+from semcot.evaluation.methods.cot import ExplicitCoT
+from semcot.evaluation.methods.method import prompt_without_thoughts
+from semcot.evaluation.report import format_table, prepare_output_dir, write_report
 from semcot.files import write_json
-from semcot.methods.cot import ExplicitCoT
-from semcot.methods.method import prompt_without_thoughts
-from semcot.report import format_table, prepare_output_dir, write_report
 from semcot.training.options import parse_options
 from semcot.training.run import load_data
 

@@ -56,7 +56,7 @@ def judge(
     """
     cosines = F.normalize(encode_thoughts(encoder, thoughts), dim=-1) @ F.normalize(meanings, dim=-1).T
     answers = answer_with(model, tokenizer, problems, thoughts)
-    strict = evaluate.load(str(ROOT / "semcot" / "metrics" / "strict_accuracy"), keep_in_memory=True)
+    strict = evaluate.load(str(ROOT / "semcot" / "evaluation" / "metrics" / "strict_accuracy"), keep_in_memory=True)
     accuracy = strict.compute(predictions=answers, references=[p["answer"] for p in problems])["accuracy"]
     own = (cosines.argmax(-1) == torch.arange(len(problems))).float().mean().item()
     figures = {"cosine": cosines.diag().mean().item(), "own reasoning found": own, "accuracy": accuracy}

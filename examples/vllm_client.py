@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semcot.methods import SemCoT  # noqa: E402
+from semcot.evaluation.methods import SemCoT  # noqa: E402
 from semcot.serving import encode_embeds, prompt_embeds  # noqa: E402
 
 

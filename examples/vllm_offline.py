@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from semcot.evaluation.methods import SemCoT  # noqa: E402
 from semcot.machine import device_name  # noqa: E402
-from semcot.methods import SemCoT  # noqa: E402
 from semcot.serving import prompt_embeds  # noqa: E402
 
 

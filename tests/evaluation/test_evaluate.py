@@ -15,9 +15,10 @@ from scipy.stats import binomtest
 
 import eval_semcot
 from modeling_semcot import SemCoTForCausalLM
-from semcot import demo, machine, methods
+from semcot import demo, machine
 from semcot.data import fingerprint, load_problems
-from semcot.evaluation import (
+from semcot.evaluation import methods
+from semcot.evaluation.evaluate import (
     _WARM_UP_TOKENS,
     check_questions,
     describe_machine,
@@ -25,9 +26,9 @@ from semcot.evaluation import (
     load_model,
     with_speedups,
 )
+from semcot.evaluation.methods import METHODS, Method, Output
+from semcot.evaluation.report import format_table, prepare_output_dir, write_report
 from semcot.machine import device_name, peak_memory
-from semcot.methods import METHODS, Method, Output
-from semcot.report import format_table, prepare_output_dir, write_report
 from semcot.tokenization import tokenize_prompts
 
 QUESTIONS = [
@@ -296,7 +297,7 @@ def test_times_are_those_of_whole_answers(semcot, monkeypatch):
         return [Output(" 42", 1)] * len(questions)
 
     monkeypatch.setattr(method, "answer", answer)
-    monkeypatch.setattr("semcot.evaluation._now", lambda device: clock)
+    monkeypatch.setattr("semcot.evaluation.evaluate._now", lambda device: clock)
     problems = [{"question": f"Question {i}", "answer": "42"} for i in range(5)]
     summary, _ = evaluate_method(method, problems, batch_size=2, max_new_tokens=9, latency_samples=3)
     assert summary["samples_per_s"] == 1.0
@@ -533,7 +534,7 @@ def test_command_writes_all_results(evaluated):
 
 def test_figures_agree_with_the_predictions(evaluated):
     results, predictions = read_results(evaluated)
-    lenient = evaluate.load(str(ROOT / "semcot" / "metrics" / "lenient_accuracy"), keep_in_memory=True)
+    lenient = evaluate.load(str(ROOT / "semcot" / "evaluation" / "metrics" / "lenient_accuracy"), keep_in_memory=True)
     for result in results:
         rows = [row for row in predictions if row["method"] == result["method"]]
         assert len(rows) == result["n"]

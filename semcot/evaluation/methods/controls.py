@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 import torch
 
-from semcot.methods.semcot import SemCoT
+from semcot.evaluation.methods.semcot import SemCoT
 
 
 class Control(SemCoT):

@@ -2,14 +2,21 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import evaluate
 import pytest
+from conftest import ROOT
 
-from semcot.answers import answer_kind, check_answers, contains_answer, find_answers, normalize_answer, parse_answer
+from semcot.evaluation.answers import (
+    answer_kind,
+    check_answers,
+    contains_answer,
+    find_answers,
+    normalize_answer,
+    parse_answer,
+)
 
-METRICS = Path(__file__).resolve().parents[1] / "semcot" / "metrics"
+METRICS = ROOT / "semcot" / "evaluation" / "metrics"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_semcot
 
 from semcot.evaluation import load_model
-from semcot.methods import SemCoT
+from semcot.evaluation.methods import SemCoT
 from semcot.serving import encode_embeds, prompt_embeds
 
 QUESTIONS = [*TEXTS, "How many?"]

@@ -21,9 +21,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
+from semcot.evaluation.methods import Method, SemCoT
 from semcot.machine import device_name, dtype_named, peak_memory, versions
-from semcot.methods import Method, SemCoT
 from semcot.tokenization import THOUGHT_TOKEN
 
 _METRICS = Path(__file__).parent / "metrics"
@@ -114,7 +114,7 @@ def evaluate_method(
     Both are measured after a warm-up, synchronised with the device, with tokenisation and generator included.
 
     Args:
-        method: see `semcot.methods`.
+        method: see `semcot.evaluation.methods`.
         problems: with `question` and `answer`, such as `semcot.data.load_problems` returns.
         batch_size: questions in a batch.
         max_new_tokens: of one answer; the method's own by default.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from semcot.methods.method import Method, prompt_without_thoughts
+from semcot.evaluation.methods.method import Method, prompt_without_thoughts
 from semcot.tokenization import PLAIN_CHAT_TEMPLATES
 
 INSTRUCTION = ' Think step by step, then give the final answer after "Answer:".'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from semcot.methods.method import Method
+from semcot.evaluation.methods.method import Method
 from semcot.tokenization import render_prompt
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from semcot.methods.method import Method, prompt_without_thoughts
+from semcot.evaluation.methods.method import Method, prompt_without_thoughts
 
 
 class Direct(Method):
