@@ -14,7 +14,6 @@ from transformers import HfArgumentParser
 from modeling_semcot import BASE_MODEL_VARIABLE
 from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
 from semcot.evaluation import check_questions, describe_machine, evaluate_method, load_model, with_speedups
-from semcot.evaluation.answers import check_answers
 from semcot.evaluation.methods import COMPARED, METHODS
 from semcot.evaluation.report import format_table, prepare_output_dir, write_report
 from semcot.machine import without_cudnn_attention
@@ -57,7 +56,6 @@ def main() -> None:
     output_dir = prepare_output_dir(options.output_dir)
     without_cudnn_attention()
     problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
-    check_answers(problems["answer"], options.data)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
     context = {
         "dataset": options.data,

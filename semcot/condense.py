@@ -117,7 +117,7 @@ def to_line(entry: dict[str, Any]) -> str:
 def read_records(source: str) -> dict[str, dict[str, Any]]:
     """
     A file's records by their places ("line 3"): question and the like as `load_problems` gives them, other fields too.
-    Raises what it raises, and `ValueError` where JSON cannot hold a field or no reasoning could be checked.
+    Raises what it raises, and `ValueError` where JSON cannot hold a field.
     """
     problems, path = load_problems(source).to_list(), Path(source)
     reader = READERS.get(path.suffix.lower())
@@ -126,8 +126,6 @@ def read_records(source: str) -> dict[str, dict[str, Any]]:
     for where, record in records.items():
         try:
             to_line(record).encode()
-            if not record["reasoning"]:
-                answer_kind(record["answer"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{source}, {where}: {error}") from error
     return records

@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 from pyarrow import ArrowInvalid, parquet, types
 
+from semcot.evaluation.answers import answer_kind
 from semcot.renumbered import renumbered
 from semcot.synthetic import (
     SPLITS,
@@ -27,6 +28,7 @@ from semcot.synthetic import (
     arithmetic_stories,
     coin_flips,
 )
+from semcot.tokenization import THOUGHT_TOKEN
 from semcot.variations import arithmetic_variations
 
 COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
@@ -47,6 +49,8 @@ SYNTHETIC_DATASETS = {
 }
 _SIZED = re.compile(r"(?P<name>\w+):(?P<low>\d+)(?:-(?P<high>\d+))?")
 RENUMBERED = "renumbered:"  # before the name or file of a real data set: its train problems with other numbers
+_CALCULATOR = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")  # GSM8K's annotations: 48/2 = <<48/2=24>>24
+_TAGGED = re.compile(rf"{THOUGHT_TOKEN}(.*?)</thought>", re.DOTALL)
 COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
 
 Row = dict[str, Any]
@@ -179,45 +183,13 @@ def _load_named(name: str, split: str) -> list[dict[str, str]]:
                 f"({error}). Go online, or set SEMCOT_DATA_DIR to a folder that holds {name}/{split}.json."
             ) from error
         source = f"{HUB_DATASETS[name]} ({hub_split})"
-        problems = [_to_problem(_FROM_HUB[name](row), f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+        problems = [_to_problem(row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
         if name == "coin_flip":
             people = COIN_FLIP_PEOPLE[split]
             problems = [p for p in problems if len(re.findall(r"flips? the coin\.", p["question"])) == people]
             if not problems:
                 raise ValueError(f"{source} has no problem with {people} people; give a local file instead")
-    if name == "gsm8k":
-        for problem in problems:
-            problem["reasoning"] = re.sub(r"<<[^>]*>>", "", problem["reasoning"])  # the calculator's marks
     return problems
-
-
-def _from_gsm8k(row: Row) -> Row:
-    reasoning, _, answer = row["answer"].rpartition("####")
-    return {"question": row["question"], "reasoning": reasoning, "answer": answer}
-
-
-def _from_svamp(row: Row) -> Row:
-    answer = _text(float(row["Answer"]))
-    return {
-        "question": f"{row['Body'].strip()} {row['Question'].strip()}",
-        "reasoning": f"{row['Equation']} = {answer}",
-        "answer": answer,
-    }
-
-
-def _from_commonsense_qa(row: Row) -> Row:
-    choices = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
-    lines = [row["question"], "Choices:", *(f"{label}. {text}" for label, text in choices)]
-    return {"question": "\n".join(lines), "answer": row["answerKey"]}
-
-
-_FROM_HUB: dict[str, Callable[[Row], Row]] = {
-    "multiarith": lambda row: {"question": row["question"], "answer": row["final_ans"]},
-    "gsm8k": _from_gsm8k,
-    "svamp": _from_svamp,
-    "commonsense_qa": _from_commonsense_qa,
-    "coin_flip": lambda row: {"question": row["inputs"], "answer": row["targets"]},
-}
 
 
 def _load_file(path: Path) -> list[dict[str, str]]:
@@ -296,19 +268,78 @@ def _to_problem(row: Any, where: str) -> dict[str, str]:
     """One record with our columns; `where` names its source in an error."""
     if not isinstance(row, dict):
         raise ValueError(f"{where}: must be an object with question and answer, not a {type(row).__name__}")
+    row = _with_our_columns(row, where)
     problem = {}
     for column in COLUMNS:
         value = row.get("query" if column == "question" and column not in row else column)
         if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | None):
             raise ValueError(f"{where}: {column} must be text or a number, not {value!r}")
         problem[column] = "" if value is None else _text(value)
+        if column.endswith("reasoning"):
+            plain = _CALCULATOR.sub("", _TAGGED.sub(r"\1", problem[column]))
+            problem[column] = plain.strip()
         if half := re.search("[\ud800-\udfff]", problem[column]):
             raise ValueError(f"{where}: {column} holds half a character, {half[0]!r}; mend or remove the record")
+        if THOUGHT_TOKEN in problem[column]:
+            raise ValueError(
+                f"{where}: {column} holds {THOUGHT_TOKEN}, which marks the place of an implicit token; take it out. "
+                f"(In a reasoning, the tags of {THOUGHT_TOKEN} … </thought> are passed over.)"
+            )
         if not problem[column] and column in ("question", "answer"):
             raise ValueError(
                 f"{where}: there is no {column}; fill it in or remove the record (its columns: {', '.join(row)})"
             )
+    try:
+        answer_kind(problem["answer"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     return problem
+
+
+def _with_our_columns(row: Row, where: str) -> Row:
+    """A record of one of the named data sets, as published or as on the Hub, with our columns; others as they are."""
+    if isinstance(answer := row.get("answer"), str) and "####" in answer:
+        reasoning, _, answer = answer.rpartition("####")
+        return {**row, "reasoning": row.get("reasoning") or reasoning, "answer": answer}
+    convert = next((convert for columns, convert in _PUBLISHED.items() if row.keys() >= set(columns.split())), None)
+    if "answer" in row or not convert:
+        return row
+    try:
+        return {**row, **convert(row)}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: cannot be read as the data set's record that it looks like: {error!r}") from error
+
+
+def _from_svamp(row: Row) -> Row:
+    answer = _text(float(row["Answer"]))
+    question = f"{row['Body'].strip()} {row['Question'].strip()}"
+    return {"question": question, "reasoning": f"{row['Equation']} = {answer}", "answer": answer}
+
+
+def _from_multiarith(row: Row) -> Row:
+    (equation,), (answer,) = row["lEquations"], row["lSolutions"]
+    reasoning = f"{equation.partition('=')[2].strip()} = {_text(answer)}"
+    return {"question": row["sQuestion"], "reasoning": reasoning, "answer": answer}
+
+
+def _from_commonsense_qa(row: Row) -> Row:
+    if isinstance(row["question"], dict):  # as published
+        question = row["question"]["stem"]
+        choices = [(choice["label"], choice["text"]) for choice in row["question"]["choices"]]
+    else:
+        question, choices = row["question"], zip(row["choices"]["label"], row["choices"]["text"], strict=True)
+    lines = [question, "Choices:", *(f"{label}. {text}" for label, text in choices)]
+    return {"question": "\n".join(lines), "answer": row["answerKey"]}
+
+
+_PUBLISHED: dict[str, Callable[[Row], Row]] = {
+    "Body Question Equation Answer": _from_svamp,
+    "sQuestion lEquations lSolutions": _from_multiarith,
+    "question final_ans": lambda row: {"answer": row["final_ans"]},  # MultiArith on the Hub
+    "question answerKey": _from_commonsense_qa,
+    "inputs targets": lambda row: {"question": row["inputs"], "answer": row["targets"]},  # coin flips
+}
+"""By the columns that tell them, the named data sets' own records; GSM8K's are told by their answers."""
 
 
 def _text(value: str | int | float | Decimal) -> str:

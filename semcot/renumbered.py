@@ -30,7 +30,7 @@ _MORE_THAN_NUMBERS = re.compile(
     r"|times (?:as|the|more)|percent(?:age)?|minutes?\b.*\bhours?|hours?\b.*\bminutes?)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*")
+_WRITTEN_OUT = re.compile(r"[^(]*(\([\d\s.+*/()-]+\))\s*(?:= \d+)?")  # the end as in SVAMP's own records
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 

@@ -276,6 +276,11 @@ class TestRecords:
         [
             ({"question": "How many?"}, r"raw.jsonl, line 2: there is no answer"),
             ({"question": "Who?", "answer": "a cat"}, r"raw.jsonl, line 2: The gold answer 'a cat' is neither"),
+            (
+                {"question": "Who?", "answer": "a cat", "reasoning": "Cats."},
+                r"raw.jsonl, line 2: The gold answer 'a cat'",
+            ),
+            ({"question": "How many <thought>s?", "answer": "1"}, r"raw.jsonl, line 2: question holds <thought>"),
             ({"question": "How many?", "answer": "1", "note": float("nan")}, r"raw.jsonl, line 2: .*JSON compliant"),
             ({"question": "How many?", "answer": "1", "note": "\ud800"}, r"raw.jsonl, line 2: .*can't encode"),
         ],
@@ -285,10 +290,17 @@ class TestRecords:
             condense(options_for(tmp_path, server, [*bare(1), second]))
         assert not server.requests and [path.name for path in tmp_path.iterdir()] == ["raw.jsonl"]
 
-    def test_a_gold_answer_in_words_with_its_reasoning(self, server, tmp_path):
-        records = [{"question": "How many are 1 and 3?", "answer": "a few", "reasoning": "One and three are a few."}]
-        condense(options_for(tmp_path, server, records))
-        assert read(tmp_path / "pairs.jsonl") == [{**records[0], "condensed_reasoning": "1 + 3 = 4"}]
+    def test_gsm8k_s_own_records(self, server, tmp_path):
+        told = "1 + 3 = <<1+3=4>>4, so there are four of them."
+        condense(options_for(tmp_path, server, [{**bare(1)[0], "answer": f"{told}\n#### 4"}]))
+        assert read(tmp_path / "pairs.jsonl") == [
+            {
+                **bare(1)[0],
+                "reasoning": "1 + 3 = 4, so there are four of them.",
+                "condensed_reasoning": TEXTS["condensed_reasoning"](1, 3),
+            }
+        ]
+        assert list(server.asked) == [("condensed_reasoning", 1)]
 
     def test_a_reasoning_that_is_short_already(self, server, tmp_path):
         records = [{**bare(1)[0], "reasoning": "1 + 3 = 4"}]

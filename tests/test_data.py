@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -55,6 +56,63 @@ def write(path, records):
     return path
 
 
+GSM8K = {
+    "question": "How many?",
+    "answer": "She has 48/2 = <<48/2=24>>24.\n24 * 50 = <<24*50=1200>>1200.\n#### 1,200",
+}
+CHOICES = [("A", "here"), ("B", "there")]
+# The named data sets' records, as published and as on the Hub, and the problems in them.
+PUBLISHED = [
+    (
+        "gsm8k",
+        GSM8K,
+        {"question": "How many?", "reasoning": "She has 48/2 = 24.\n24 * 50 = 1200.", "answer": "1,200"},
+    ),
+    (
+        "gsm8k with a reasoning of its own",
+        {
+            **GSM8K,
+            "reasoning": "48/2 = <<48/2=24>>24, times 50.",
+            "condensed_reasoning": "24 * 50 = <<24*50=1200>>1200",
+        },
+        {
+            "question": "How many?",
+            "reasoning": "48/2 = 24, times 50.",
+            "condensed_reasoning": "24 * 50 = 1200",
+            "answer": "1,200",
+        },
+    ),
+    (
+        "svamp",
+        {"Body": "He has 8 bags. ", "Question": " How many?", "Equation": "( 8.0 - 3.0 )", "Answer": "5.0"},
+        {"question": "He has 8 bags. How many?", "reasoning": "( 8.0 - 3.0 ) = 5", "answer": "5"},
+    ),
+    (
+        "multiarith",
+        {"iIndex": 3, "sQuestion": " How many? ", "lEquations": ["X=((64.0-36.0)/4.0)"], "lSolutions": [7.0]},
+        {"question": "How many?", "reasoning": "((64.0-36.0)/4.0) = 7", "answer": "7"},
+    ),
+    ("multiarith on the Hub", {"question": " How many? ", "final_ans": "8"}, {"question": "How many?", "answer": "8"}),
+    (
+        "commonsense_qa",
+        {
+            "answerKey": "B",
+            "id": "1",
+            "question": {"stem": "Where?", "choices": [{"label": label, "text": text} for label, text in CHOICES]},
+        },
+        {"question": "Where?\nChoices:\nA. here\nB. there", "answer": "B"},
+    ),
+    (
+        "commonsense_qa on the Hub",
+        {"question": "Where?", "choices": {"label": ["A", "B"], "text": ["here", "there"]}, "answerKey": "B"},
+        {"question": "Where?\nChoices:\nA. here\nB. there", "answer": "B"},
+    ),
+    (
+        "coin_flip",
+        {"inputs": "Q: A coin is heads up. al flips the coin. bo flips the coin.", "targets": "yes"},
+        {"question": "Q: A coin is heads up. al flips the coin. bo flips the coin.", "answer": "yes"},
+    ),
+]
 ALL_FORMATS = pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
 
 
@@ -176,6 +234,49 @@ class TestFiles:
         with pytest.raises(FileNotFoundError, match="there is no file .*none.json"):
             load_problems(tmp_path / "none.json")
 
+    @ALL_FORMATS
+    def test_what_no_output_could_be_judged_by_is_refused_with_its_place(self, tmp_path, suffix):
+        file = write(tmp_path / f"own{suffix}", [*RECORDS, {**RECORDS[0], "answer": "a few"}])
+        place = {".json": "record 3", ".jsonl": "line 3", ".csv": "line 4", ".parquet": "row 3"}[suffix]
+        with pytest.raises(ValueError, match=rf"own{suffix}, {place}: The gold answer 'a few' is neither a number"):
+            load_problems(file)
+        for answer in ("18.0", "1,000", "$5", "3/4", "(B)", "Yes."):
+            load_problems(write(tmp_path / f"own{suffix}", [{**RECORDS[0], "answer": answer}]))
+
+    @pytest.mark.parametrize("column", COLUMNS)
+    def test_a_thought_s_place_in_a_text_is_refused(self, tmp_path, column):
+        file = write(tmp_path / "own.jsonl", [RECORDS[0], {**RECORDS[1], column: "So <thought> it is"}])
+        with pytest.raises(ValueError, match=f"own.jsonl, line 2: {column} holds <thought>, .*; take it out"):
+            load_problems(file)
+
+    @pytest.mark.parametrize("column", ["reasoning", "condensed_reasoning"])
+    @pytest.mark.parametrize(
+        "told", ["<thought>\n2 + 3 = 5.\n</thought>", "<thought>2 + 3</thought> = <thought>5.</thought>"]
+    )
+    def test_tags_around_a_reasoning_are_passed_over(self, tmp_path, column, told):
+        file = write(tmp_path / "own.jsonl", [{**RECORDS[0], column: told}])
+        assert load_problems(file)[column][:] == ["2 + 3 = 5."]
+
+    @ALL_FORMATS
+    @pytest.mark.parametrize("name, row, problem", PUBLISHED, ids=[name for name, *_ in PUBLISHED])
+    def test_the_named_sets_own_records(self, tmp_path, suffix, name, row, problem):
+        if suffix == ".csv" and any(not isinstance(value, str) for value in row.values()):
+            return  # no cell holds a list
+        file = tmp_path / f"own{suffix}"
+        if suffix == ".parquet":
+            Dataset.from_list([row]).to_parquet(file)
+        else:
+            write(file, [row])
+        expected = {"reasoning": "", "condensed_reasoning": "", **problem}
+        assert load_problems(file).to_list() == [expected]
+        write(tmp_path / "completed.jsonl", [{**row, **expected}])  # as condense leaves it
+        assert load_problems(tmp_path / "completed.jsonl").to_list() == [expected]
+
+    def test_a_named_set_s_record_that_is_broken(self, tmp_path):
+        row = {"Body": "He has 8. ", "Question": "How many?", "Equation": "8", "Answer": "eight"}
+        with pytest.raises(ValueError, match="own.json, record 1: cannot be read as the data set's record .*'eight'"):
+            load_problems(write(tmp_path / "own.json", [row]))
+
     def test_the_first_so_many(self, tmp_path):
         file = write(tmp_path / "own.json", RECORDS)
         assert load_problems(file, num_samples=1).to_list() == LOADED[:1]
@@ -251,54 +352,25 @@ class TestNames:
             load_problems("gsm8k")
 
     @pytest.mark.parametrize(
-        "name, split, asked, row, expected",
+        "name, split, asked, form",
         [
-            (
-                "multiarith",
-                "eval",
-                ("ChilleD/MultiArith", None, "test"),
-                {"question": " How many? ", "final_ans": "8"},
-                {"question": "How many?", "answer": "8"},
-            ),
-            (
-                "gsm8k",
-                "train",
-                ("openai/gsm8k", "main", "train"),
-                {"question": "How many?", "answer": "She has 48/2 = <<48/2=24>>24.\nThat is 24.\n#### 24"},
-                {"question": "How many?", "reasoning": "She has 48/2 = 24.\nThat is 24.", "answer": "24"},
-            ),
-            (
-                "svamp",
-                "train",
-                ("ChilleD/SVAMP", None, "train"),
-                {"Body": "He has 8 bags. ", "Question": " How many?", "Equation": "( 8.0 - 3.0 )", "Answer": "5.0"},
-                {"question": "He has 8 bags. How many?", "reasoning": "( 8.0 - 3.0 ) = 5", "answer": "5"},
-            ),
-            (
-                "commonsense_qa",
-                "eval",
-                ("tau/commonsense_qa", None, "validation"),
-                {"question": "Where?", "choices": {"label": ["A", "B"], "text": ["here", "there"]}, "answerKey": "B"},
-                {"question": "Where?\nChoices:\nA. here\nB. there", "answer": "B"},
-            ),
-            (
-                "coin_flip",
-                "train",
-                ("skrishna/coin_flip", None, "train"),
-                {"inputs": "Q: A coin is heads up. al flips the coin. bo does not flip the coin.", "targets": "no"},
-                {"question": "Q: A coin is heads up. al flips the coin. bo does not flip the coin.", "answer": "no"},
-            ),
+            ("multiarith", "eval", ("ChilleD/MultiArith", None, "test"), "multiarith on the Hub"),
+            ("gsm8k", "train", ("openai/gsm8k", "main", "train"), "gsm8k"),
+            ("svamp", "train", ("ChilleD/SVAMP", None, "train"), "svamp"),
+            ("commonsense_qa", "eval", ("tau/commonsense_qa", None, "validation"), "commonsense_qa on the Hub"),
+            ("coin_flip", "train", ("skrishna/coin_flip", None, "train"), "coin_flip"),
         ],
     )
-    def test_from_the_hub(self, monkeypatch, name, split, asked, row, expected):
+    def test_from_the_hub(self, monkeypatch, name, split, asked, form):
         calls = []
+        row, problem = next(rest for title, *rest in PUBLISHED if title == form)
 
         def load_dataset(path, config, split):
             calls.append((path, config, split))
             return Dataset.from_list([row])
 
         monkeypatch.setattr(data, "load_dataset", load_dataset)
-        assert load_problems(name, split).to_list() == [{"reasoning": "", "condensed_reasoning": "", **expected}]
+        assert load_problems(name, split).to_list() == [{"reasoning": "", "condensed_reasoning": "", **problem}]
         assert calls == [asked]
 
     def test_coin_flips_from_the_hub_have_two_people_in_train_and_four_in_eval(self, monkeypatch):
@@ -363,6 +435,12 @@ class TestRealFiles:
             problems = load_problems("coin_flip", split)
             assert {question.count("the coin.") for question in problems["question"]} == {people}
             assert set(problems["answer"]) == {"yes", "no"}
+
+    @needs("gsm8k_full/train.jsonl")
+    def test_gsm8k_s_own_file(self):
+        problems = load_problems(DATA / "gsm8k_full" / "train.jsonl")
+        assert len(problems) == 7473 and problems["answer"][:3] == ["72", "10", "5"]
+        assert all(problems["reasoning"]) and not any(re.search("<<|####", text) for text in problems["reasoning"])
 
     @pytest.mark.parametrize(
         "name", [pytest.param(name, marks=needs(f"{name}/train.json")) for name in ("gsm8k", "svamp", "commonsense_qa")]

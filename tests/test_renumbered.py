@@ -34,6 +34,8 @@ class TestFindTemplate:
 
     def test_a_solution_in_brackets_is_read_and_needs_not_all_numbers(self):
         assert find_template(CLIPS).equations == (("n0", "-", "n2"),)
+        own = {**CLIPS, "reasoning": "( 32.0 - 12.0 ) = 20"}  # as in SVAMP's own records
+        assert find_template(own) == find_template(CLIPS)
 
     @pytest.mark.parametrize(
         "case",

@@ -1,6 +1,6 @@
 """Evaluation: methods, their answers judged strictly and leniently, their speed, the report."""
 
-from semcot.evaluation.answers import answer_kind, check_answers, normalize_answer, parse_answer
+from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
 from semcot.evaluation.evaluate import (
     check_questions,
     describe_machine,
@@ -18,7 +18,6 @@ __all__ = [
     "Method",
     "Output",
     "answer_kind",
-    "check_answers",
     "check_questions",
     "describe_machine",
     "evaluate_method",

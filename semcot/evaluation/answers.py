@@ -7,7 +7,6 @@ which credits the gold answer wherever it occurs (what the released research cod
 
 import math
 import re
-from collections.abc import Iterable
 from decimal import Decimal
 
 # ±5, √4, <5, 3/4, 5 1/2, 5½, 3:30, 2^3, 4² and 3.14.15 are one number each, equal to no other; 5 million is 5000000.
@@ -70,15 +69,6 @@ def answer_kind(gold: str) -> str:
         if pattern.fullmatch(_bare(gold)):
             return kind
     raise ValueError(f"The gold answer {gold!r} is neither a number, nor yes or no, nor a letter from A to E.")
-
-
-def check_answers(golds: Iterable[str], source: str) -> None:
-    """Raises `ValueError`, with the place, for the first gold answer in `source` that no output could be judged by."""
-    for number, gold in enumerate(golds, 1):
-        try:
-            answer_kind(gold)
-        except ValueError as error:
-            raise ValueError(f"{source}, problem {number}: {error}") from error
 
 
 def find_answers(text: str, kind: str) -> list[str]:

@@ -646,7 +646,7 @@ def test_an_answer_that_cannot_be_judged_is_named_before_the_model_is_loaded(tmp
     (tmp_path / "own.jsonl").write_text('{"question": "Where?", "answer": "left"}\n')
     options = f"eval_semcot.py --model nowhere --data {tmp_path}/own.jsonl --output_dir {tmp_path}/out"
     monkeypatch.setattr(sys, "argv", options.split())
-    with pytest.raises(ValueError, match="own.jsonl, problem 1: .*'left'"):
+    with pytest.raises(ValueError, match="own.jsonl, line 1: .*'left'"):
         eval_semcot.main()
 
 

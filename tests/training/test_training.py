@@ -602,6 +602,11 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
     bare = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
     file.write_text(json.dumps(bare))
     own = replace(options, train_file=[str(file)], num_samples=None, alpha=0.0)
+    for column, text, message in (("answer", "left", "The gold answer"), ("reasoning", "<thought>", "reasoning holds")):
+        marked = tmp_path / "marked.json"
+        marked.write_text(json.dumps([*bare, {**bare[0], column: text}]))
+        with pytest.raises(ValueError, match=f"marked.json, record 21: {message}"):
+            train(replace(own, train_file=[str(marked)]))
     with pytest.raises(ValueError, match="no condensed_reasoning.*--lens_weight 0 --lens_epochs 0"):
         train(own)
     with pytest.raises(ValueError, match="but this is one: use torchrun"):
