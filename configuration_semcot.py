@@ -25,21 +25,15 @@ class SemCoTConfig(PreTrainedConfig):
         thought_offset (`int`, *optional*, defaults to 0):
             Which generator state becomes a thought: 0 reads the state at the placeholder itself, -1 the state one to
             its left, as the paper's released code does.
-        thought_passes (`int`, *optional*, defaults to 1):
-            How often the generator runs over the placeholders: 1 as in the paper; in each further pass it reads the
-            thoughts of the one before at the placeholders, so that a later step of the reasoning can use an earlier
-            one's result. Above 1 the generator must be as wide as the base.
-        thought_layers (`int`, *optional*, defaults to 0):
-            Layers of a further stack, of the generator's kind, that goes over the K thoughts alone: a cheap way to let
-            a later step of the reasoning use an earlier one's result. None in the paper.
+        refiner_layers (`int`, *optional*, defaults to 0):
+            Layers of the refiner, a stack of the generator's kind that goes over the K thoughts alone: a cheap way to
+            let a later step of the reasoning use an earlier one's result. None in the paper.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
             `"full"` holds the base's weights too; `"adapter"` holds all but them and names the base.
         base_model_name_or_path (`str`, *optional*):
             The base on the Hub, or its folder. Required by adapter checkpoints.
-        base_model_revision (`str`, *optional*):
-            Git revision of the base on the Hub.
         local_base_model (`str`, *optional*):
             The folder in which this machine found the base when the checkpoint was saved; tried before the Hub and
             never uploaded.
@@ -52,7 +46,7 @@ class SemCoTConfig(PreTrainedConfig):
     """
 
     model_type = "semcot"
-    keys_to_ignore_at_inference = ["past_key_values", "cache", "thoughts", "earlier_thoughts"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "thoughts"]
     sub_configs = {"text_config": AutoConfig, "generator_config": AutoConfig}
 
     def __init__(
@@ -62,12 +56,10 @@ class SemCoTConfig(PreTrainedConfig):
         num_thoughts: int = 5,
         thought_token_id: int | None = None,
         thought_offset: int = 0,
-        thought_passes: int = 1,
-        thought_layers: int = 0,
+        refiner_layers: int = 0,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
-        base_model_revision: str | None = None,
         local_base_model: str | None = None,
         encoder_start_layer: int | None = None,
         encoder_end_layer: int | None = None,
@@ -80,9 +72,11 @@ class SemCoTConfig(PreTrainedConfig):
         self.num_thoughts = num_thoughts
         self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
         self.thought_offset = thought_offset
-        self.thought_passes = thought_passes
-        self.thought_layers = thought_layers
-        for name in ("num_thoughts", "thought_token_id", "thought_offset", "thought_passes", "thought_layers"):
+        self.refiner_layers = kwargs.pop("thought_layers", refiner_layers)  # its name in earlier versions
+        for name, default in (("thought_passes", 1), ("base_model_revision", None)):  # of earlier versions
+            if (value := kwargs.pop(name, default)) != default:
+                raise ValueError(f"{name} is {value!r}, a setting that was dropped (docs/experiments.md): take it out.")
+        for name in ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers"):
             if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand
                 raise ValueError(f"{name} must be a whole number, got {value!r}.")
         if num_thoughts < 1:
@@ -94,14 +88,12 @@ class SemCoTConfig(PreTrainedConfig):
         if any(str(prompt_template).count(part) != 1 for part in ("{question}", "{thoughts}")):
             raise ValueError(f"prompt_template must hold {{question}} and {{thoughts}} once each: {prompt_template!r}.")
 
-        self.check_passes()
-        for name in ("thought_token_id", "thought_layers"):
+        for name in ("thought_token_id", "refiner_layers"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} must not be negative, got {value}.")
         self.share_embeddings = share_embeddings
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path
-        self.base_model_revision = base_model_revision
         self.local_base_model = local_base_model
         self.set_encoder_layers(encoder_start_layer, encoder_end_layer)
         self.prompt_template = prompt_template
@@ -127,18 +119,6 @@ class SemCoTConfig(PreTrainedConfig):
         if not (type(start) is type(end) is int and 0 <= start < end <= depth):
             raise ValueError(f"The encoder's layers must satisfy 0 <= start < end <= {depth}, got {start} and {end}.")
         self.encoder_start_layer, self.encoder_end_layer = start, end
-
-    def check_passes(self) -> None:
-        """Raises `ValueError` when thoughts cannot be fed back to the generator as often as `thought_passes` says."""
-        widths = self.generator_config.hidden_size, self.text_config.hidden_size
-        if self.thought_passes < 1:
-            raise ValueError(f"thought_passes must be at least 1, got {self.thought_passes}.")
-        if self.thought_passes > 1 and (self.thought_offset or widths[0] != widths[1]):
-            raise ValueError(
-                f"thought_passes = {self.thought_passes} feeds the thoughts back to the generator. That needs "
-                f"thought_offset 0, here {self.thought_offset}, and a generator as wide as the base, here {widths[0]} "
-                f"and {widths[1]}."
-            )
 
     def to_dict(self) -> dict:
         """As every config's, but for where the two models were loaded from: a path that says nothing elsewhere."""

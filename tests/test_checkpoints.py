@@ -18,8 +18,9 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
+from checkpoint_semcot import find_base
 from configuration_semcot import SemCoTConfig
-from modeling_semcot import SemCoTForCausalLM, find_base
+from modeling_semcot import SemCoTForCausalLM
 
 IN_A_FRESH_PROCESS = """
 import sys, torch
@@ -101,7 +102,7 @@ def test_what_a_checkpoint_holds(adapter):
         assert f"- {tag}\n" in card
     for line in ("pipeline_tag: text-generation", "base_model: someone/tiny-llama", "license: apache-2.0"):
         assert line in card
-    for text in ("in one parallel pass, into\n3 implicit tokens", "The base is not in this checkpoint"):
+    for text in ("in one parallel pass, into 3 implicit tokens", "The base is not in this checkpoint"):
         assert text in card
 
 
@@ -170,8 +171,8 @@ def test_a_full_checkpoint_is_pushed_without_the_folder_of_its_base(monkeypatch)
     def upload_folder(self, *, folder_path, **_):
         pushed.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
 
-    monkeypatch.setattr("modeling_semcot.HfApi.create_repo", MagicMock())
-    monkeypatch.setattr("modeling_semcot.HfApi.upload_folder", upload_folder)
+    monkeypatch.setattr("checkpoint_semcot.HfApi.create_repo", MagicMock())
+    monkeypatch.setattr("checkpoint_semcot.HfApi.upload_folder", upload_folder)
     model, _ = tiny_semcot(base_model_name_or_path="/home/someone/tiny-llama", local_base_model="/home/someone/other")
     model.push_to_hub("someone/model")
     assert "README.md" in pushed and not any(b"/home/someone" in content for content in pushed.values())
@@ -200,7 +201,7 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     opened = MagicMock()
     api = opened.return_value
     api.create_repo.return_value.repo_id = "someone/mine"
-    monkeypatch.setattr("modeling_semcot.HfApi", opened)
+    monkeypatch.setattr("checkpoint_semcot.HfApi", opened)
     said = {"commit_message": "m", "commit_description": "d", "create_pr": create_pr}
     semcot[0].push_to_hub("mine", branch="b", token="t", **said)
     opened.assert_called_once_with(token="t")
@@ -380,11 +381,10 @@ def test_default_config_is_sheared_llama():
         {"thought_token_id": -1},
         {"thought_token_id": 7.0},
         {"thought_offset": 2},
-        {"thought_passes": 0},
-        {"thought_passes": 1.5},
-        {"thought_passes": 2},  # the default generator is narrower than its base
-        {"thought_layers": -1},
-        {"thought_layers": "1"},
+        {"thought_passes": 2},
+        {"base_model_revision": "earlier"},
+        {"refiner_layers": -1},
+        {"refiner_layers": "1"},
         {"checkpoint_kind": "half"},
         {"prompt_template": None},
         {"prompt_template": "{question}"},
@@ -443,17 +443,6 @@ def test_loading_options_reach_the_base(adapter, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         SemCoTForCausalLM.from_pretrained(adapter, **given)
     assert given.items() <= load.call_args.kwargs.items()
-
-
-def test_a_revision_is_that_of_the_base_which_the_checkpoint_names(adapter, monkeypatch):
-    config = json.loads((adapter / "config.json").read_text()) | {"base_model_revision": "earlier"}
-    (adapter / "config.json").write_text(json.dumps(config))
-    load = MagicMock(side_effect=KeyboardInterrupt)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
-    for base, revision in (("someone/tiny-llama", "earlier"), ("someone/other", None)):
-        with pytest.raises(KeyboardInterrupt):
-            SemCoTForCausalLM.from_pretrained(adapter, base_model=base)
-        assert load.call_args.kwargs.get("revision") == revision
 
 
 def test_a_base_that_is_spread_says_where_its_parts_are(semcot):

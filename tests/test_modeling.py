@@ -6,8 +6,8 @@ from conftest import FAMILIES, OTHERS, TEXTS, tiny_language_model, tiny_semcot
 from transformers import GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from modeling_semcot import CACHE, SemCoTForCausalLM, cast_weights, decoder_layers
-from semcot.training.run import header_length
+from building_semcot import cast_weights, decoder_layers
+from modeling_semcot import CACHE, SemCoTForCausalLM
 
 QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 
@@ -117,29 +117,12 @@ def test_as_many_logits_as_are_asked_for(semcot):
         assert model(**batch, logits_to_keep=2).past_key_values.get_seq_length() == whole.shape[1]
 
 
-def test_further_passes_read_the_thoughts_of_the_one_before():
-    model, tokenizer = tiny_semcot()
-    batch = prompts(tokenizer, QUESTIONS[:1])
-    wanted = batch.input_ids == model.config.thought_token_id
-    length = wanted[0].nonzero().max() + 1
-    embeds = model.get_input_embeddings()(batch.input_ids.where(~wanted, 0))
-    inputs = model.thought_embedding.expand(model.config.num_thoughts, -1)
-    for passes in (1, 2, 3):
-        embeds[wanted] = inputs
-        states = model.generator(inputs_embeds=embeds[:, :length]).last_hidden_state
-        expected = model.projection(states[:, -model.config.num_thoughts :])
-        inputs = model.thought_embedding + expected[0]
-        model.config.thought_passes = passes
-        torch.testing.assert_close(model.think(**batch), expected)
-
-
-@pytest.mark.parametrize("family, passes", [("llama", 3), ("qwen3_5_text", 1)])
-def test_the_gradient_is_that_of_each_prompt_and_every_pass(family, passes):
+@pytest.mark.parametrize("family", ["llama", "qwen3_5_text"])
+def test_the_gradient_is_that_of_each_prompt(family):
     model, tokenizer = tiny_semcot(generator=tiny_language_model(family, seed=1))
     model.generator.requires_grad_(True)
-    batch = prompts(tokenizer, padding_side="right")  # the header, in all rows alike, is run on one
+    batch = prompts(tokenizer, padding_side="right")
     gradients = []
-    model.config.thought_passes = passes
     for rows in ([batch], [prompts(tokenizer, [question]) for question in QUESTIONS[:3]]):
         torch.cat([model.think(**row) for row in rows]).square().sum().backward()
         weights = [*decoder_layers(model.generator).parameters(), model.thought_embedding]
@@ -149,99 +132,53 @@ def test_the_gradient_is_that_of_each_prompt_and_every_pass(family, passes):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
-def test_further_passes_refuse_what_they_cannot_do():
-    model, tokenizer = tiny_semcot(thought_passes=2)
-    batch = prompts(tokenizer)
-    apart = batch.input_ids.clone()
-    first = (apart == model.config.thought_token_id).long().argmax(1)
-    for row, column in enumerate(first.tolist()):
-        apart[row, [column - 1, column]] = apart[row, [column, column - 1]]
-    with pytest.raises(ValueError, match="side by side"):
-        model.think(apart, batch.attention_mask)
-    model.config.thought_offset = -1
-    with pytest.raises(ValueError, match="thought_offset 0"):
-        model.think(**batch)
-    with pytest.raises(ValueError, match="16 and 32"):
-        tiny_semcot(generator=None, thought_passes=2)
-    model.config.thought_offset = 0
-    model.gradient_checkpointing_enable()
-    model.think(**batch)
-    model.train()
-    with pytest.raises(ValueError, match="gradient checkpointing"):
-        model.think(**batch)
-    model.gradient_checkpointing_disable()
-    model.generator_is_sharded = True
-    with pytest.raises(ValueError, match="weights whole on each device"):
-        model.think(**batch)
-    model, _ = tiny_semcot(generator=tiny_language_model("qwen3_5_text"), thought_passes=2)
-    with pytest.raises(ValueError, match="layers all keep keys and values alone"):
-        model.think(**batch)
-
-
-def test_further_passes_over_a_generator_with_a_sliding_window():
-    def think(length, **config):
-        model, tokenizer = tiny_semcot("mistral", sliding_window=16)
-        model.config.generator_config.update({"sliding_window": None} | config)
-        model.config.thought_passes = 2
-        ids = torch.full((1, length), 5)
-        ids[:, -3:] = model.config.thought_token_id
-        return model.think(ids)
-
-    assert think(15, sliding_window=16).isfinite().all() and think(40).isfinite().all()
-    for length in (16, 17):
-        with pytest.raises(ValueError, match=rf"holds the last 15 tokens; here are {length}"):
-            think(length, sliding_window=16)
-
-
 @pytest.mark.parametrize("family", (*FAMILIES, "gemma2"))
-def test_thought_layers_change_nothing_at_first_and_then_read_the_thoughts_alone(family, tmp_path):
+def test_a_refiner_changes_nothing_at_first_and_then_reads_the_thoughts_alone(family, tmp_path):
     model, tokenizer = tiny_semcot(family)
     batch = prompts(tokenizer)
     plain = model.think(**batch)
-    model.add_thought_layers(2)
+    model.add_refiner(2)
     torch.testing.assert_close(model.think(**batch), plain)
-    torch.testing.assert_close(tiny_semcot(family, thought_layers=2)[0].think(**batch), plain)
+    torch.testing.assert_close(tiny_semcot(family, refiner_layers=2)[0].think(**batch), plain)
 
-    norm = list(model.thought_layers.children())[-1] if family == "gpt2" else model.thought_layers.norm
+    norm = list(model.refiner.children())[-1] if family == "gpt2" else model.refiner.norm
     torch.nn.init.ones_(norm.weight)
     changed = model.think(**batch)
     states = (plain - model.projection.bias) @ torch.linalg.inv(model.projection.weight).T
-    added = model.thought_layers(inputs_embeds=states).last_hidden_state
+    added = model.refiner(inputs_embeds=states).last_hidden_state
     torch.testing.assert_close(changed, model.projection(states + added), atol=1e-4, rtol=1e-3)
     assert (changed - plain).abs().max() > 0.01
     added.sum().backward()
-    assert all(parameter.grad is not None for parameter in decoder_layers(model.thought_layers).parameters())
+    assert all(parameter.grad is not None for parameter in decoder_layers(model.refiner).parameters())
 
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(SemCoTForCausalLM.from_pretrained(tmp_path).think(**batch), changed)
 
 
-def test_thought_layers_are_copies_of_the_generators_last():
+def test_a_refiner_is_a_copy_of_the_generators_last_layers():
     model, _ = tiny_semcot("qwen2")
     model.config.generator_config.layer_types = ["full_attention", "sliding_attention"]
     model.config.generator_config.sliding_window = 64
-    model.bfloat16().add_thought_layers(1)
-    assert model.thought_layers.config.layer_types == ["sliding_attention"] and not model.thought_layers.training
-    (layer,) = decoder_layers(model.thought_layers)
+    model.bfloat16().add_refiner(1)
+    assert model.refiner.config.layer_types == ["sliding_attention"] and not model.refiner.training
+    (layer,) = decoder_layers(model.refiner)
     for name, weight in decoder_layers(model.generator)[-1].state_dict().items():
         torch.testing.assert_close(layer.state_dict()[name], weight, atol=0, rtol=0)
 
 
-def test_thought_layers_refuse_what_they_cannot_be():
-    model, _ = tiny_semcot(thought_layers=1)
-    with pytest.raises(ValueError, match="has 1 thought layers already"):
-        model.add_thought_layers(2)
+def test_a_refiner_that_cannot_be_is_refused():
+    model, _ = tiny_semcot(refiner_layers=1)
+    with pytest.raises(ValueError, match="has a refiner of 1 layers already"):
+        model.add_refiner(2)
     with pytest.raises(ValueError, match="at most the generator's 2"):
-        tiny_semcot(thought_layers=3)
-    with pytest.raises(ValueError, match="OlmoModel cannot have thought_layers"):
-        tiny_semcot("olmo", thought_layers=1)
+        tiny_semcot(refiner_layers=3)
+    with pytest.raises(ValueError, match="OlmoModel cannot have a refiner"):
+        tiny_semcot("olmo", refiner_layers=1)
 
 
-@pytest.mark.parametrize(
-    "family, passes", [*((family, 1) for family in (*FAMILIES, *OTHERS)), *((family, 2) for family in FAMILIES)]
-)
-def test_padding_on_either_side_changes_nothing(family, passes):
-    model, tokenizer = tiny_semcot(family, thought_passes=passes)
+@pytest.mark.parametrize("family", (*FAMILIES, *OTHERS))
+def test_padding_on_either_side_changes_nothing(family):
+    model, tokenizer = tiny_semcot(family)
     alone = [model(**prompts(tokenizer, [question])).logits[0] for question in QUESTIONS[:3]]
     for side in ("left", "right"):
         batch = prompts(tokenizer, padding_side=side)
@@ -346,47 +283,6 @@ def test_lora_on_the_base_has_the_gradient_of_the_whole_prompt(semcot):
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *OTHERS))
-def test_training_shortcut_is_exact(family):
-    """No gradient through the question, its shared beginning run once: same loss, same gradients."""
-    model, tokenizer = tiny_semcot(family)
-    batch = prompts(tokenizer, QUESTIONS[:3], padding_side="left")
-    rows = {"prompt_ids": batch.input_ids, "length": [batch.input_ids.shape[1] + 3] * 3}
-    header = header_length(model, tokenizer, rows)
-    answer = tokenizer([" 42"] * 3, add_special_tokens=False, return_tensors="pt").input_ids
-
-    def gradients(ids, mask, **options):
-        model.zero_grad()
-        labels = torch.cat([torch.full_like(ids, -100), answer], dim=1)
-        output = model(
-            input_ids=torch.cat([ids, answer], dim=1),
-            attention_mask=torch.cat([mask, torch.ones_like(answer)], dim=1),
-            labels=labels,
-            **options,
-        )
-        output.loss.backward()
-        return output, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    plain, expected = gradients(batch.input_ids, batch.attention_mask)
-    # The padding of each row goes behind the header, which then is the same in every row.
-    ids, mask = batch.input_ids.clone(), batch.attention_mask.clone()
-    for row in range(3):
-        padding = int((mask[row] == 0).sum())
-        for tensor in (ids, mask):
-            tensor[row] = torch.cat(
-                [tensor[row, padding : padding + header], tensor[row, :padding], tensor[row, padding + header :]]
-            )
-    kept = answer.shape[1] + 1
-    short, found = gradients(ids, mask, logits_to_keep=kept)
-    assert short.logits.shape[1] == kept
-    assert (short.past_key_values is None) == (family != "qwen3_5_text"), "the question in a pass of its own"
-    torch.testing.assert_close(short.loss, plain.loss)
-    torch.testing.assert_close(short.thoughts, plain.thoughts, atol=1e-5, rtol=1e-5)
-    assert found.keys() == expected.keys() and len(found) > 10
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-3, msg=name)
-
-
 def test_base_is_frozen_and_in_eval_mode(semcot):
     model, _ = semcot
     model.train()
@@ -468,7 +364,7 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
         cast_weights(generator, dtype)
     dtype, base = getattr(torch, base), tiny_language_model()
     cast_weights(base, dtype)
-    wide = {"thought_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
+    wide = {"refiner_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
     model = SemCoTForCausalLM.from_components(base, generator, **wide)
     batch = prompts(tokenizer)
     output = model(**batch)
@@ -627,9 +523,8 @@ def test_given_thoughts_are_used(semcot):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("passes", [1, 2])
-def test_compiles_to_one_graph(passes):
-    model, tokenizer = tiny_semcot(thought_passes=passes)
+def test_compiles_to_one_graph(semcot):
+    model, tokenizer = semcot
     batch = prompts(tokenizer)
     expected = model(**batch).logits
     compiled = torch.compile(model, backend="eager", fullgraph=True)
