@@ -17,7 +17,6 @@ from transformers.models.auto.configuration_auto import AutoConfig  # noqa: E402
 
 from modeling_semcot import SemCoTForCausalLM  # noqa: E402
 from semcot.tokenization import build_tokenizer  # noqa: E402
-from semcot.training.options import TrainOptions  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -111,7 +110,9 @@ def tiny_semcot(family: str = "llama", generator=2, chat: bool = True, num_thoug
     return model, tokenizer
 
 
-def tiny_options(base: Path, folder: Path) -> TrainOptions:
+def tiny_options(base: Path, folder: Path):
+    from semcot.training.options import TrainOptions
+
     return TrainOptions(
         output_dir=str(folder),
         base_model=str(base),
@@ -168,12 +169,12 @@ def base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def options(base, tmp_path) -> TrainOptions:
+def options(base, tmp_path):
     return tiny_options(base, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
-def finished(base, tmp_path_factory) -> tuple[TrainOptions, Path]:
+def finished(base, tmp_path_factory) -> tuple:
     """One run to the end, shared by the tests that look at what it left."""
     from semcot.training import train
 
