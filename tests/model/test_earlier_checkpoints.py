@@ -1,4 +1,4 @@
-"""Checkpoints in the form of earlier versions, which called the refiner thought_layers and had settings since dropped."""
+"""Checkpoints in the form of earlier versions, which called the refiner thought_layers and had more settings."""
 
 import json
 
