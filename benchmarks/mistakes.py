@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.thoughts import answer_with, prompts_of, read_through_lens
 from modeling_semcot import SemCoTForCausalLM
+from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.distillation import split_steps, step_places
-from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
 from semcot.files import write_text
 
 

@@ -25,8 +25,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
+from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import READERS, load_problems
-from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
 from semcot.files import write_text
 
 PROMPTS = {

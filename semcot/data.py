@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 from pyarrow import ArrowInvalid, parquet, types
 
-from semcot.evaluation.answers import answer_kind
+from semcot.answers import answer_kind
 from semcot.renumbered import renumbered
 from semcot.synthetic import (
     SPLITS,

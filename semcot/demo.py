@@ -13,8 +13,8 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
+from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.evaluation import load_model
-from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
 from semcot.evaluation.methods import METHODS
 from semcot.synthetic import arithmetic_stories, coin_flips
 

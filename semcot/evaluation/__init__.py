@@ -1,6 +1,6 @@
 """Evaluation: methods, their answers judged strictly and leniently, their speed, the report."""
 
-from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
+from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.evaluation.evaluate import (
     check_questions,
     describe_machine,

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from semcot.evaluation.answers import answer_kind, normalize_answer, parse_answer
+from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.evaluation.methods import Method, SemCoT
 from semcot.machine import device_name, dtype_named, peak_memory, versions
 from semcot.tokenization import THOUGHT_TOKEN

@@ -10,7 +10,7 @@ from conftest import ROOT
 from test_checkpoints import IN_A_FRESH_PROCESS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semcot.evaluation.answers import parse_answer
+from semcot.answers import parse_answer
 from semcot.evaluation.methods import METHODS
 from semcot.synthetic import arithmetic_stories, coin_flips
 from semcot.training.run import header_length

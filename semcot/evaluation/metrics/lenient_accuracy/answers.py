@@ -1,1 +1,1 @@
-../../answers.py
+../../../answers.py

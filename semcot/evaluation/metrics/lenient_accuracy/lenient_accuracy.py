@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-# A link to semcot/evaluation/answers.py: evaluate copies a metric out of its package, with such siblings only.
+# A link to semcot/answers.py: evaluate copies a metric out of its package, with such siblings only.
 from .answers import contains_answer
 
 _DESCRIPTION = """

@@ -7,7 +7,7 @@ import evaluate
 import pytest
 from conftest import ROOT
 
-from semcot.evaluation.answers import answer_kind, contains_answer, find_answers, normalize_answer, parse_answer
+from semcot.answers import answer_kind, contains_answer, find_answers, normalize_answer, parse_answer
 
 METRICS = ROOT / "semcot" / "evaluation" / "metrics"
 
