@@ -187,6 +187,7 @@ def test_strict_accuracy_reads_both_kinds_of_output(strict):
     assert strict.compute()["accuracy"] == 0.5
 
 
+@pytest.mark.slow
 def test_metrics_load_anywhere(tmp_path):
     """In a fresh process in another folder, offline and without the project on the path."""
     code = (

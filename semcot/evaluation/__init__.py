@@ -1,12 +1,13 @@
 """Evaluation: methods, their answers judged strictly and leniently, their speed, the report."""
 
-from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.evaluation.evaluate import (
+from semcot.evaluation.evaluate import EvalOptions
+from semcot.evaluation.loading import load_model, weights_sha256
+from semcot.evaluation.measure import (
     check_questions,
     describe_machine,
     evaluate_method,
-    load_model,
     measure_latencies,
+    wilson_interval,
     with_speedups,
 )
 from semcot.evaluation.methods import COMPARED, METHODS, Method, Output
@@ -15,18 +16,18 @@ from semcot.evaluation.report import format_table, prepare_output_dir, write_rep
 __all__ = [
     "COMPARED",
     "METHODS",
+    "EvalOptions",
     "Method",
     "Output",
-    "answer_kind",
     "check_questions",
     "describe_machine",
     "evaluate_method",
     "format_table",
     "load_model",
     "measure_latencies",
-    "normalize_answer",
-    "parse_answer",
     "prepare_output_dir",
+    "weights_sha256",
+    "wilson_interval",
     "with_speedups",
     "write_report",
 ]

@@ -1,221 +1,108 @@
-"""Measures how good and how fast a method answers: accuracy, tokens, latency, throughput, memory."""
+"""A whole evaluation: problems and a checkpoint in, answers, figures and a report out."""
 
 import os
-import re
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import shlex
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-import evaluate
-import numpy as np
-import torch
-from datasets import Dataset
-from scipy.stats import binomtest
-from tqdm.auto import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-
-from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.evaluation.methods import Method, SemCoT
-from semcot.machine import device_name, dtype_named, peak_memory, versions
-from semcot.tokenization import THOUGHT_TOKEN
-
-_METRICS = Path(__file__).parent / "metrics"
-_WARM_UP_TOKENS = 4
+from checkpoint_semcot import BASE_MODEL_VARIABLE
+from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
+from semcot.evaluation.loading import load_model, weights_sha256
+from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method, with_speedups
+from semcot.evaluation.methods import COMPARED, METHODS
+from semcot.evaluation.report import prepare_output_dir, write_report
+from semcot.machine import without_cudnn_attention
 
 
-def load_model(
-    path: str, device: str | None = None, dtype: str | None = None, base_model: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """
-    Loads a SemCoT checkpoint, in eval mode, and its tokenizer.
+@dataclass
+class EvalOptions:
+    """What to evaluate, on what, and where the results go: the options of `eval_semcot.py`."""
 
-    Args:
-        path: the checkpoint's folder or Hub id.
-        device: a CUDA device where there is one, else the CPU, by default.
-        dtype: "float32", "bfloat16", … By default bfloat16 on CUDA and float32 elsewhere.
-        base_model: the folder or Hub id of an adapter's base, if it is not to be looked for.
-
-    Raises:
-        FileNotFoundError: there is no such folder, and `path` cannot be a Hub id.
-        ValueError: it is another kind of model or none, or device or dtype cannot be used.
-        OSError: the checkpoint or its base could not be loaded.
-    """
-    if os.path.isdir(path):
-        path = os.path.abspath(path)
-    elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
-        raise FileNotFoundError(f"There is no checkpoint folder {path!r}, and it is no Hub id (owner/name) either.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {device}, but PyTorch sees no GPU here: give cpu.")
-    dtype = dtype if dtype == "auto" else dtype_named(dtype)
-    try:
-        torch.zeros(1).to(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device}, which PyTorch cannot use here: {error}") from error
-    try:
-        kind = PreTrainedConfig.get_config_dict(path)[0].get("model_type")
-    except OSError as error:
-        if os.path.isdir(path):
-            raise
-        raise OSError(f"There is no checkpoint folder {path!r}, nor was one found on the Hub: {error}") from error
-    if kind is None:
-        raise ValueError(f"{path} holds no checkpoint: there is no config.json with a model_type in it.")
-    if kind != "semcot":
-        raise ValueError(
-            f"{path} holds a {kind} model, not a SemCoT checkpoint. Train one on it with "
-            "train_semcot.py; the methods direct and cot then run on it as the checkpoint's base."
-        )
-    options = {} if base_model is None else {"base_model": base_model}
-    model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, dtype=dtype, **options)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=True)
-
-
-def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str) -> None:
-    """Raises `ValueError`, with its number in `source`, for a question that the method cannot ask the model."""
-    config = method.model.config
-    limit, generator_limit = (
-        getattr(part, "max_position_embeddings", None) for part in (config.text_config, config.generator_config)
+    model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
+    data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
+    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
+    methods: list[str] = field(
+        default_factory=lambda: [method.name for method in COMPARED],
+        metadata={"choices": list(METHODS), "help": "What to compare."},
     )
-    prompts = method.tokenizer(method.prompts(questions), add_special_tokens=False).input_ids
-    for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True), 1):
-        if THOUGHT_TOKEN in question:
-            raise ValueError(f"{source}, problem {number}: the question holds {THOUGHT_TOKEN}, which marks a place.")
-        if limit and len(prompt) + max_new_tokens > limit:
-            raise ValueError(
-                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
-                f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
-            )
-        if generator_limit and isinstance(method, SemCoT) and len(prompt) > generator_limit:
-            raise ValueError(
-                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, and the generator "
-                f"reads {generator_limit}. Leave it out."
-            )
+    split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
+    limit: int | None = field(
+        default=None, metadata={"help": "The first so many problems; of a synthetic data set, so many fresh ones."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the draw from a synthetic data set."})
+    batch_size: int = field(default=16, metadata={"help": "Questions in a batch; latency is measured singly."})
+    max_new_tokens: int = field(default=16, metadata={"help": "Of an answer."})
+    cot_max_new_tokens: int = field(default=256, metadata={"help": "Of an explicit chain of thought and its answer."})
+    latency_samples: int = field(default=10, metadata={"help": "Questions to time at batch size 1; 0 for none."})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
+    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
+    base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_new_tokens", "cot_max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.latency_samples < 0:
+            raise ValueError(f"latency_samples must be at least 0, got {self.latency_samples}.")
 
 
-def evaluate_method(
-    method: Method,
-    problems: Dataset | Sequence[dict[str, str]],
-    *,
-    batch_size: int = 16,
-    max_new_tokens: int | None = None,
-    latency_samples: int = 10,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def evaluate(options: EvalOptions) -> dict[str, Any]:
     """
-    Runs a method over problems, in batches for its answers and throughput and singly for its latency.
-
-    Both are measured after a warm-up, synchronised with the device, with tokenisation and generator included.
-
-    Args:
-        method: see `semcot.evaluation.methods`.
-        problems: with `question` and `answer`, such as `semcot.data.load_problems` returns.
-        batch_size: questions in a batch.
-        max_new_tokens: of one answer; the method's own by default.
-        latency_samples: how many of the first questions to time at batch size 1; 0 leaves latency out.
+    Has a checkpoint answer problems by each method, and writes results.json, predictions.jsonl and report.md.
 
     Returns:
-        The figures, shares between 0 and 1, latencies in seconds, memory in MiB (on CUDA the method's peak, elsewhere
-        the process's so far); and for each problem a record with method, question, gold, output, parsed, correct and
-        new_tokens.
+        The record that results.json holds: `run` (the command), `eval` (each method's figures, see `evaluate_method`)
+        and `meta` (the checkpoint with the hash of its weights, machine, dtype, versions).
 
     Raises:
-        ValueError: a gold answer is neither a number, nor yes or no, nor a letter from A to E.
+        ValueError: problems, checkpoint and options do not go together; it says where.
+        OSError: the results cannot be written, or the checkpoint cannot be loaded.
     """
-    questions = [problem["question"] for problem in problems]
-    golds = [problem["answer"] for problem in problems]
-    kinds = [answer_kind(gold) for gold in golds]
-    device = method.model.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-    starts = range(0, len(questions), batch_size)
-    method.answer(questions[-batch_size:], _WARM_UP_TOKENS)  # the last: before the first one stands the last one
-    outputs, started = [], _now(device)
-    for start in tqdm(starts, desc=f"{method.name}: answers", unit="batch"):
-        outputs += method.answer(questions[start : start + batch_size], max_new_tokens)
-    elapsed = _now(device) - started
-    latencies = measure_latencies(method, questions[:latency_samples], max_new_tokens)
-
-    texts = [output.text for output in outputs]
-    parsed = [parse_answer(text, kind, method.explicit_reasoning) for text, kind in zip(texts, kinds, strict=True)]
-    predictions = [
-        {
-            "method": method.name,
-            "question": question,
-            "gold": gold,
-            "output": output.text,
-            "parsed": answer,
-            "correct": answer == normalize_answer(gold),
-            "new_tokens": output.num_tokens,
-        }
-        for question, gold, output, answer in zip(questions, golds, outputs, parsed, strict=True)
-    ]
-    strict, lenient = (
-        evaluate.load(str(_METRICS / name), keep_in_memory=True) for name in ("strict_accuracy", "lenient_accuracy")
-    )
-    scores = strict.compute(predictions=texts, references=golds, explicit_reasoning=method.explicit_reasoning)
-    num_correct = sum(prediction["correct"] for prediction in predictions)
-    interval = binomtest(num_correct, len(predictions)).proportion_ci(0.95, method="wilson")
-    p50, p95 = np.percentile(latencies, [50, 95]).tolist() if latencies else (None, None)
-    summary = {
-        "method": method.name,
-        "n": len(predictions),
-        "accuracy": scores["accuracy"],
-        "accuracy_ci95": [float(interval.low), float(interval.high)],
-        **lenient.compute(predictions=texts, references=golds),
-        "unparsed_rate": scores["unparsed_rate"],
-        "new_tokens_mean": float(np.mean([output.num_tokens for output in outputs])),
-        "max_new_tokens": max_new_tokens or method.max_new_tokens,
-        "latency_p50_s": p50,
-        "latency_p95_s": p95,
-        "latency_n": len(latencies),
-        "samples_per_s": len(outputs) / elapsed,
-        "batch_size": batch_size,
-        "peak_memory_mb": peak_memory(device) / 2**20,
+    output_dir = prepare_output_dir(options.output_dir)
+    without_cudnn_attention()
+    problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
+    model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
+    methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
+    lengths = {
+        method: options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens
+        for method in methods
     }
-    return summary, predictions
+    for method, max_new_tokens in lengths.items():
+        check_questions(method, problems["question"], max_new_tokens, options.data)
+
+    data = {"dataset": options.data, "split": options.split, "seed": options.seed}
+    data["data_sha256"] = fingerprint(problems)
+    is_adapter = model.config.checkpoint_kind == "adapter"
+    meta = {"model": options.model, "model_sha256": weights_sha256(options.model), **describe_machine(model)}
+    record = {"run": {"command": command_of(options, is_adapter)}, "eval": [], "meta": meta}
+    predictions = []
+    for method, max_new_tokens in lengths.items():
+        figures, answers = evaluate_method(
+            method,
+            problems,
+            batch_size=options.batch_size,
+            max_new_tokens=max_new_tokens,
+            latency_samples=options.latency_samples,
+        )
+        predictions += answers
+        # After every method, so that a run that is cut short leaves what it found.
+        record["eval"] = with_speedups([*record["eval"], {**data, **figures}])
+        write_report(output_dir, record, predictions)
+    return record
 
 
-def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: int | None = None) -> list[float]:
-    """Seconds from question to answer text at batch size 1, one for each question, after a warm-up."""
-    if questions:
-        method.answer(questions[:1], _WARM_UP_TOKENS)
-    seconds = []
-    for question in tqdm(questions, desc=f"{method.name}: latency", unit="question"):
-        started = _now(method.model.device)
-        method.answer([question], max_new_tokens)
-        seconds.append(_now(method.model.device) - started)
-    return seconds
-
-
-def with_speedups(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summaries with `speedup_vs_cot`: how many times faster (median latency) than cot, `None` if not known."""
-    reference = next((summary["latency_p50_s"] for summary in summaries if summary["method"] == "cot"), None)
-    return [
-        {**summary, "speedup_vs_cot": reference / summary["latency_p50_s"] if reference else None}
-        for summary in summaries
-    ]
-
-
-def describe_machine(model: PreTrainedModel) -> dict[str, Any]:
-    """What the figures depend on besides checkpoint and data: device, dtype, threads, versions."""
-    return {
-        "device": device_name(model.device),
-        "dtype": str(model.language_model.dtype).removeprefix("torch."),
-        "cpu_threads": torch.get_num_threads(),
-        "versions": versions("torch", "transformers", "tokenizers", "datasets", "evaluate"),
+def command_of(options: EvalOptions, is_adapter: bool) -> str:
+    """The command that gives the same results again, with the environment variables that have a say in them."""
+    words = ["python", "eval_semcot.py"]
+    for option in fields(options):
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if (value := getattr(options, option.name)) != default:
+            words += [f"--{option.name}", *map(str, value if isinstance(value, list) else [value])]
+    heeded = {
+        BASE_MODEL_VARIABLE: is_adapter and options.base_model is None,
+        "SEMCOT_DATA_DIR": options.data.removeprefix(RENUMBERED) in HUB_DATASETS,
     }
-
-
-def _now(device: torch.device) -> float:
-    """Seconds, once the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    variables = [
+        f"{name}={shlex.quote(os.environ[name])} " for name, used in heeded.items() if used and os.environ.get(name)
+    ]
+    return "".join(variables) + shlex.join(words)

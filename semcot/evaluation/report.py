@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semcot.files import write_text
+from semcot.files import write_json, write_text
 
 _NOTES = """
-- **strict**: the first number (word yes or no, letter A to E) after the answer cue equals the gold answer; in brackets
-  the 95 % Wilson interval. An explicit chain of thought is read after its last cue or, without one, at its end.
+- **strict**: the first number (word yes or no, letter A to E) after the answer cue, or the result of an equation that
+  stands there, equals the gold answer; in brackets the 95 % Wilson interval. An explicit chain of thought is read after
+  its last cue or, without one, at its end.
 - **lenient**: the gold answer occurs anywhere in the output, as the released research code counts. It overstates, and
   stands here only for comparison with figures made that way.
 - **unparsed**: outputs without any answer; they count as wrong.
@@ -61,22 +62,20 @@ def format_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def write_report(
-    folder: Path, results: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]], command: str
-) -> None:
-    """Writes the three files; `command` is how to get them again."""
-    first = results[0]
-    threads = f"{first['cpu_threads']} CPU thread" + "s" * (first["cpu_threads"] > 1)
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+def write_report(folder: Path, record: dict[str, Any], predictions: Sequence[dict[str, Any]]) -> None:
+    """Writes the three files; the record is that of `semcot.evaluation.evaluate.evaluate`."""
+    first, meta = record["eval"][0], record["meta"]
+    threads = f"{meta['cpu_threads']} CPU thread" + "s" * (meta["cpu_threads"] > 1)
+    versions = ", ".join(f"{name} {number}" for name, number in meta["versions"].items())
     report = (
         f"# {first['dataset']}\n\n"
-        f"```\n{command}\n```\n\n"
-        f"Model `{first['model']}`, {first['n']} problems, seed {first['seed']}, greedy, batch size "
-        f"{first['batch_size']}, {first['device']} ({threads}), {first['dtype']}; "
+        f"```\n{record['run']['command']}\n```\n\n"
+        f"Model `{meta['model']}`, {first['n']} problems, seed {first['seed']}, greedy, batch size "
+        f"{first['batch_size']}, {meta['device']} ({threads}), {meta['dtype']}; "
         f"{versions}.\n\n"
-        f"{format_table(results)}\n{_NOTES.format_map(first)}"
+        f"{format_table(record['eval'])}\n{_NOTES.format_map(first)}"
     )
-    write_text(folder / "results.json", json.dumps(list(results), indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "results.json", record)
     write_text(folder / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
     write_text(folder / "report.md", report)
 

@@ -1,4 +1,4 @@
-"""The clone itself as a model: loads anywhere, answers, and thinks rather than guesses. Needs the base in models/."""
+"""The clone itself as a model: loads anywhere, answers as well as is published, and thinks rather than guesses."""
 
 import os
 import subprocess
@@ -7,69 +7,82 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
-from test_checkpoints import IN_A_FRESH_PROCESS
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semcot.answers import parse_answer
-from semcot.evaluation.methods import METHODS
+from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.evaluation import METHODS, load_model
 from semcot.synthetic import arithmetic_stories, coin_flips
-from semcot.training.run import header_length
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "models" / "SmolLM2-135M-Instruct" / "config.json").exists(), reason="needs the base: make base"
-)
-QUESTION = "Q: A coin is heads up. ann flips the coin. bob does not flip the coin.  Is the coin still heads up?"
+RIGHT = 0.95
+"""Share of the problems below that it must answer; it answers 47 of 48."""
+IN_A_FRESH_PROCESS = """
+import sys
+from transformers import pipeline
+answer = pipeline("text-generation", model=sys.argv[1], trust_remote_code=True)
+print(answer(sys.argv[2], return_full_text=False, max_new_tokens=4)[0]["generated_text"])
+"""
 
 
-def test_fresh_process_in_an_empty_folder(tmp_path):
+@pytest.fixture(scope="module")
+def checkpoint():
+    try:
+        return load_model(str(ROOT), device="cpu")
+    except OSError as error:
+        pytest.skip(f"needs the base, which `make base` fetches: {error}")
+
+
+@pytest.fixture(scope="module")
+def problems():
+    stories = arithmetic_stories(40, seed=123, steps=(1, 3), split="eval")
+    return [*stories, *coin_flips(8, seed=123, people=(4, 4), split="eval")]
+
+
+def accuracy(checkpoint, problems, method="semcot") -> float:
+    outputs = METHODS[method](*checkpoint).answer([problem["question"] for problem in problems], max_new_tokens=6)
+    right = [
+        parse_answer(output.text, answer_kind(problem["answer"])) == normalize_answer(problem["answer"])
+        for output, problem in zip(outputs, problems, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+def test_it_answers_as_published(checkpoint, problems):
+    assert accuracy(checkpoint, problems) >= RIGHT
+
+
+def test_without_its_own_thoughts_it_does_not(checkpoint, problems):
+    assert accuracy(checkpoint, problems[28:], "semcot_shuffled") <= 0.5, "of coin flips it guesses half"
+
+
+def test_a_checkpoint_with_spoilt_weights_would_be_noticed(checkpoint, problems):
+    model, _ = checkpoint
+    noise = torch.Generator().manual_seed(0)
+    spoilt = {
+        name: weight.detach().clone()
+        for name, weight in model.named_parameters()
+        if not name.startswith("language_model.") and weight.dim() == 2
+    }
+    try:
+        for name, weight in spoilt.items():
+            added = 0.5 * weight.std() * torch.randn(weight.shape, generator=noise)
+            model.get_parameter(name).data = weight + added
+        assert accuracy(checkpoint, problems[20:]) < RIGHT
+    finally:
+        for name, weight in spoilt.items():
+            model.get_parameter(name).data = weight
+
+
+def test_a_padded_batch_is_answered_as_its_questions_are_one_by_one(checkpoint, problems):
+    method = METHODS["semcot"](*checkpoint)
+    questions = [problem["question"] for problem in problems[:3] + problems[-1:]]
+    assert method.answer(questions, 4) == [method.answer([question], 4)[0] for question in questions]
+
+
+@pytest.mark.slow
+def test_fresh_process_in_an_empty_folder(checkpoint, problems, tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     empty = tmp_path / "empty"
     empty.mkdir()
-    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(ROOT), QUESTION]
-    result = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr
-
-
-def test_answers_coin_flips_and_needs_its_thoughts_for_it():
-    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
-    problems = list(coin_flips(40, seed=123, people=(4, 4), split="eval"))
-    method = METHODS["semcot"](model, tokenizer)
-
-    def accuracy() -> float:
-        answers = [parse_answer(output.text, "word") for output in method.answer([p["question"] for p in problems])]
-        return sum(answer == p["answer"] for answer, p in zip(answers, problems, strict=True)) / len(problems)
-
-    assert accuracy() >= 0.8
-    think = model.think
-    model.think = lambda *args, **kwargs: torch.zeros_like(think(*args, **kwargs))
-    assert accuracy() <= 0.7, "with its thoughts zeroed the base can only guess"
-
-
-def test_a_padded_batch_is_answered_as_its_questions_are_one_by_one():
-    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
-    questions = [problem["question"] for problem in arithmetic_stories(6, seed=5, steps=(1, 3), split="eval")]
-
-    def answers(questions: list[str]) -> list[str]:
-        batch = tokenizer(questions, return_tensors="pt", padding=True)
-        output = model.generate(**batch, max_new_tokens=4, do_sample=False)
-        return tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-
-    assert answers(questions) == [answer for question in questions for answer in answers([question])]
-
-
-def test_answers_arithmetic_stories():
-    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)
-    problems = list(arithmetic_stories(40, seed=123, steps=(1, 2), split="eval"))
-    outputs = METHODS["semcot"](model, tokenizer).answer([problem["question"] for problem in problems])
-    answers = [parse_answer(output.text, "number") for output in outputs]
-    assert sum(answer == p["answer"] for answer, p in zip(answers, problems, strict=True)) >= 26
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rounding_is_not_taken_for_padding_that_is_read(dtype):
-    """Else training on a GPU, in bfloat16, would read the prompt's beginning once for each row."""
-    model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True, dtype=dtype)
-    assert header_length(model, AutoTokenizer.from_pretrained(ROOT, trust_remote_code=True)) > 10
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(ROOT), problems[0]["question"]]
+    finished = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == [problems[0]["answer"]]

@@ -1,5 +1,8 @@
 """The methods, their measurement, and eval_semcot.py from end to end on a tiny checkpoint."""
 
+import contextlib
+import hashlib
+import io
 import json
 import os
 import platform
@@ -7,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-import evaluate
+import evaluate as hf_evaluate
 import pytest
 import torch
 from conftest import ROOT, tiny_semcot
@@ -18,12 +21,12 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot import demo, machine
 from semcot.data import fingerprint, load_problems
 from semcot.evaluation import methods
-from semcot.evaluation.evaluate import (
+from semcot.evaluation.loading import load_model
+from semcot.evaluation.measure import (
     _WARM_UP_TOKENS,
     check_questions,
     describe_machine,
     evaluate_method,
-    load_model,
     with_speedups,
 )
 from semcot.evaluation.methods import METHODS, Method, Output
@@ -36,12 +39,13 @@ QUESTIONS = [
     "How many songs?",
     "Paige had 11 songs and deleted 9. How many now?",
 ]
-WITH_THOUGHTS = ("semcot", "semcot_zeroed", "semcot_shuffled", "semcot_random", "semcot_one_pass")
+WITH_THOUGHTS = ("semcot", "semcot_zeroed", "semcot_shuffled", "semcot_random")
 RESULT_KEYS = {
     "method",
     "dataset",
     "data_sha256",
     "split",
+    "seed",
     "n",
     "accuracy",
     "accuracy_ci95",
@@ -55,14 +59,9 @@ RESULT_KEYS = {
     "samples_per_s",
     "speedup_vs_cot",
     "batch_size",
-    "device",
-    "dtype",
-    "cpu_threads",
-    "model",
-    "seed",
     "peak_memory_mb",
-    "versions",
 }
+METRICS = ROOT / "semcot" / "evaluation" / "metrics"
 
 
 class Constant(Method):
@@ -116,7 +115,7 @@ def test_semcot_uses_its_thoughts_and_direct_has_none(semcot, monkeypatch):
     before = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
     model.thought_embedding.data += 5.0
     after = {name: METHODS[name](model, tokenizer).answer(QUESTIONS, 8) for name in METHODS}
-    assert {name for name in METHODS if before[name] != after[name]} == {"semcot", "semcot_shuffled", "semcot_one_pass"}
+    assert {name for name in METHODS if before[name] != after[name]} == {"semcot", "semcot_shuffled"}
 
 
 def test_controls_replace_the_thoughts(semcot):
@@ -153,19 +152,6 @@ def test_the_base_reads_the_replaced_thoughts(semcot, monkeypatch):
     assert control.answer(QUESTIONS, 8) != expected
     monkeypatch.setattr(control, "replace", lambda thoughts: thoughts)
     assert control.answer(QUESTIONS, 8) == expected
-
-
-def test_one_pass_leaves_out_the_further_ones(semcot):
-    model, tokenizer = semcot
-    once = METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8)
-    model.config.thought_passes = 3
-    assert METHODS["semcot"](model, tokenizer).answer(QUESTIONS, 8) != once
-    one_pass = METHODS["semcot_one_pass"](model, tokenizer)
-    assert one_pass.answer(QUESTIONS, 8) == once
-    assert model.config.thought_passes == 3
-    with pytest.raises(ValueError, match="placeholders"):
-        one_pass.generate(input_ids=torch.tensor([[5, 6]]))
-    assert model.config.thought_passes == 3
 
 
 def test_greedy_whatever_the_base_recommends(semcot):
@@ -276,7 +262,7 @@ def test_summary_and_predictions(semcot):
 
 
 def test_a_chain_of_thought_is_judged_by_what_it_ends_with(semcot):
-    method = Constant(*semcot, " 3 + 4 = 7. The answer is 7<|im_end|>")
+    method = Constant(*semcot, " 3, then 4 more. The answer is 7<|im_end|>")
     problems = [{"question": "Three and four?", "answer": "7"}]
     direct, _ = evaluate_method(method, problems, latency_samples=0)
     method.explicit_reasoning = True
@@ -297,7 +283,7 @@ def test_times_are_those_of_whole_answers(semcot, monkeypatch):
         return [Output(" 42", 1)] * len(questions)
 
     monkeypatch.setattr(method, "answer", answer)
-    monkeypatch.setattr("semcot.evaluation.evaluate._now", lambda device: clock)
+    monkeypatch.setattr("semcot.evaluation.measure._now", lambda device: clock)
     problems = [{"question": f"Question {i}", "answer": "42"} for i in range(5)]
     summary, _ = evaluate_method(method, problems, batch_size=2, max_new_tokens=9, latency_samples=3)
     assert summary["samples_per_s"] == 1.0
@@ -356,9 +342,11 @@ def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda source, target: named.append(target.name) or replace(source, target))
     problems = [{"question": "How many?", "answer": "42"}]
     summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, latency_samples=0)
-    results = with_speedups([{**summary, "dataset": "d", "model": "m", "seed": 0, **describe_machine(semcot[0])}])
-    write_report(tmp_path, results, predictions, "python eval_semcot.py")
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    meta = {"model": "m", **describe_machine(semcot[0])}
+    rows = with_speedups([{**summary, "dataset": "d", "seed": 0}])
+    record = {"run": {"command": "python eval_semcot.py"}, "eval": rows, "meta": meta}
+    write_report(tmp_path, record, predictions)
+    assert json.loads((tmp_path / "results.json").read_text()) == record
     assert sorted(named) == ["predictions.jsonl", "report.md", "results.json"], "each when it is whole"
     assert "| –     | –     |" in (tmp_path / "report.md").read_text()
 
@@ -373,8 +361,8 @@ def test_the_report_says_what_was_measured_and_where(semcot, tmp_path, cpu_threa
         "cpu_threads": cpu_threads,
         "versions": {"python": "3", "torch": "2"},
     }
-    results = with_speedups([{**summary, "dataset": "d", "model": "m", "seed": 7, **where}])
-    write_report(tmp_path, results, predictions, "python eval_semcot.py")
+    rows = with_speedups([{**summary, "dataset": "d", "seed": 7}])
+    write_report(tmp_path, {"run": {"command": "c"}, "eval": rows, "meta": {"model": "m", **where}}, predictions)
     report = (tmp_path / "report.md").read_text()
     assert (
         f"Model `m`, 3 problems, seed 7, greedy, batch size 2, Abacus ({said}), bfloat16; python 3, torch 2.\n"
@@ -473,9 +461,13 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def run_command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "eval_semcot.py"), *map(str, arguments)], cwd=folder, capture_output=True, text=True
-    )
+    """What eval_semcot.py prints, called in a folder."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["eval_semcot.py", *map(str, arguments)])
+        eval_semcot.main()
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -488,41 +480,41 @@ def evaluated(tmp_path_factory):
     tokenizer.save_pretrained(folder / "checkpoint")
     options = "--model checkpoint --data synthetic_arithmetic --limit 5 --seed 3 --output_dir out --batch_size 2"
     options += " --methods semcot direct cot --cot_max_new_tokens 24 --latency_samples 2 --device cpu"
-    finished = run_command(folder, *options.split())
-    assert finished.returncode == 0, finished.stderr
-    (folder / "printed").write_text(finished.stdout)
+    (folder / "printed").write_text(run_command(folder, *options.split()))
     return folder
 
 
 def read_results(folder):
-    results = json.loads((folder / "out" / "results.json").read_text())
+    record = json.loads((folder / "out" / "results.json").read_text())
     predictions = [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()]
-    return results, predictions
+    return record, predictions
 
 
 def test_command_writes_all_results(evaluated):
-    results, predictions = read_results(evaluated)
+    record, predictions = read_results(evaluated)
     assert sorted(path.name for path in (evaluated / "out").iterdir()) == [
         "predictions.jsonl",
         "report.md",
         "results.json",
     ]
+    results, meta = record["eval"], record["meta"]
     assert [result["method"] for result in results] == ["semcot", "direct", "cot"]
     for result in results:
         assert result.keys() == RESULT_KEYS
         known = {
             "dataset": "synthetic_arithmetic",
             "split": "eval",
-            "model": "checkpoint",
             "seed": 3,
             "n": 5,
             "batch_size": 2,
             "max_new_tokens": 24 if result["method"] == "cot" else 16,
         }
         assert {key: result[key] for key in known} == known
-        assert (result["device"], result["dtype"]) == (device_name(torch.device("cpu")), "float32")
-        assert {"python", "torch", "transformers"} <= result["versions"].keys()
         assert result["samples_per_s"] > 0 and result["peak_memory_mb"] > 0
+    weights = (evaluated / "checkpoint" / "model.safetensors").read_bytes()
+    assert (meta["model"], meta["model_sha256"]) == ("checkpoint", hashlib.sha256(weights).hexdigest())
+    assert (meta["device"], meta["dtype"]) == (device_name(torch.device("cpu")), "float32")
+    assert {"python", "torch", "transformers"} <= meta["versions"].keys()
     cot = results[2]
     assert [result["speedup_vs_cot"] for result in results] == [
         cot["latency_p50_s"] / result["latency_p50_s"] for result in results
@@ -533,9 +525,11 @@ def test_command_writes_all_results(evaluated):
 
 
 def test_figures_agree_with_the_predictions(evaluated):
-    results, predictions = read_results(evaluated)
-    lenient = evaluate.load(str(ROOT / "semcot" / "evaluation" / "metrics" / "lenient_accuracy"), keep_in_memory=True)
-    for result in results:
+    record, predictions = read_results(evaluated)
+    lenient = hf_evaluate.load(
+        str(ROOT / "semcot" / "evaluation" / "metrics" / "lenient_accuracy"), keep_in_memory=True
+    )
+    for result in record["eval"]:
         rows = [row for row in predictions if row["method"] == result["method"]]
         assert len(rows) == result["n"]
         assert result["accuracy"] == sum(row["correct"] for row in rows) / len(rows)
@@ -547,7 +541,7 @@ def test_figures_agree_with_the_predictions(evaluated):
 
 
 def test_report_and_printed_table_show_the_results(evaluated):
-    results, _ = read_results(evaluated)
+    results = read_results(evaluated)[0]["eval"]
     table = format_table(results)
     report = (evaluated / "out" / "report.md").read_text()
     assert table in report and ", 5 problems, seed 3, greedy, batch size 2, " in report
@@ -562,12 +556,19 @@ def test_report_and_printed_table_show_the_results(evaluated):
 def test_command_is_repeatable(evaluated, tmp_path):
     """The same answers, with other batches and only one method; the earlier results are replaced."""
     options = "--data synthetic_arithmetic --limit 5 --seed 3 --batch_size 4 --methods semcot --latency_samples 0"
-    finished = run_command(tmp_path, "--model", evaluated / "checkpoint", "--output_dir", "out", *options.split())
-    assert finished.returncode == 0, finished.stderr
+    run_command(tmp_path, "--model", evaluated / "checkpoint", "--output_dir", "out", *options.split())
     _, before = read_results(evaluated)
-    results, predictions = read_results(tmp_path)
+    record, predictions = read_results(tmp_path)
     assert predictions == before[:5]
-    assert results[0]["speedup_vs_cot"] is None and results[0]["latency_p50_s"] is None
+    assert record["eval"][0]["speedup_vs_cot"] is None and record["eval"][0]["latency_p50_s"] is None
+
+
+@pytest.mark.slow
+def test_command_in_a_process_of_its_own(evaluated, tmp_path):
+    options = ["--data", "synthetic_arithmetic", "--limit", "5", "--seed", "3", "--methods", "semcot"]
+    command = [sys.executable, ROOT / "eval_semcot.py", "--model", evaluated / "checkpoint", "--output_dir", "out"]
+    subprocess.run([*command, *options], cwd=tmp_path, check=True, capture_output=True)
+    assert read_results(tmp_path)[1] == read_results(evaluated)[1][:5]
 
 
 def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monkeypatch):
@@ -576,13 +577,13 @@ def test_a_run_that_is_cut_short_leaves_what_it_found(evaluated, tmp_path, monke
             raise RuntimeError("killed")
         return evaluate_method(method, *arguments, **options)
 
-    monkeypatch.setattr(eval_semcot, "evaluate_method", killed)
+    monkeypatch.setattr("semcot.evaluation.evaluate.evaluate_method", killed)
     monkeypatch.setenv("SEMCOT_BASE_MODEL", "not heeded")
     options = f"--model {evaluated}/checkpoint --output_dir {tmp_path}/out --data synthetic_arithmetic --limit 2"
     monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options} --methods semcot direct --latency_samples 0".split())
     with pytest.raises(RuntimeError, match="killed"):
         eval_semcot.main()
-    assert [result["method"] for result in read_results(tmp_path)[0]] == ["semcot"]
+    assert [result["method"] for result in read_results(tmp_path)[0]["eval"]] == ["semcot"]
     assert "SEMCOT_BASE_MODEL" not in (tmp_path / "out" / "report.md").read_text(), "a full checkpoint has its base"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--methods", "direct", "cot", "--cot_max_new_tokens", "600"])
     with pytest.raises(ValueError, match="synthetic_arithmetic, problem 1: its prompt for cot"):
@@ -595,26 +596,26 @@ def test_each_option_is_heeded(adapter, tmp_path, monkeypatch):
     load_problems("synthetic_arithmetic", num_samples=4).to_json(tmp_path / "svamp" / "train.json", lines=False)
     monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SEMCOT_BASE_MODEL", "not heeded")
-    options = f"--model {adapter} --output_dir {tmp_path}/out --data svamp --split train --limit 3 --base_model {base}"
-    options += " --methods direct direct --dtype bfloat16 --max_new_tokens 3 --latency_samples 1 --batch_size 2"
+    options = f"--model {adapter} --data svamp --output_dir {tmp_path}/out --methods direct direct --split train"
+    options += f" --limit 3 --batch_size 2 --max_new_tokens 3 --latency_samples 1 --dtype bfloat16 --base_model {base}"
     monkeypatch.setattr(sys, "argv", f"eval_semcot.py {options}".split())
     torch.backends.cuda.enable_cudnn_sdp(True)
     eval_semcot.main()
     peak = peak_memory(torch.device("cpu")) / 2**20
     assert not torch.backends.cuda.cudnn_sdp_enabled()
-    (result,), predictions = read_results(tmp_path)
+    record, predictions = read_results(tmp_path)
+    (result,), meta = record["eval"], record["meta"]
     problems = load_problems("svamp", num_samples=3)
     assert [row["question"] for row in predictions] == problems["question"][:]
     known = {
         "split": "train",
         "data_sha256": fingerprint(problems),
-        "dtype": "bfloat16",
         "max_new_tokens": 3,
         "latency_n": 1,
         "batch_size": 2,
-        "cpu_threads": torch.get_num_threads(),
     }
     assert {key: result[key] for key in known} == known
+    assert (meta["dtype"], meta["cpu_threads"]) == ("bfloat16", torch.get_num_threads())
     assert result["peak_memory_mb"] == pytest.approx(peak, rel=0.04)  # MB would be 4.9 % more
     assert 100 < result["peak_memory_mb"] < 100_000
     command = f"\n\n```\nSEMCOT_DATA_DIR={tmp_path} python eval_semcot.py {options}\n```\n\n"
@@ -633,12 +634,13 @@ def test_the_report_says_how_to_get_it_again(adapter, tmp_path, monkeypatch):
     load_problems("synthetic_arithmetic", num_samples=20).to_json(data / "train.json", lines=False)
     monkeypatch.setenv("SEMCOT_BASE_MODEL", str(base))
     monkeypatch.setenv("SEMCOT_DATA_DIR", str(data.parent))
-    options = f"--model {adapter} --data renumbered:svamp --split train --limit 1 --methods direct --latency_samples 0"
-    arguments = [*options.split(), "--output_dir", str(tmp_path / "first try")]
+    options = "--methods direct --split train --limit 1 --latency_samples 0"
+    problems = f"--model {adapter} --data renumbered:svamp"
+    arguments = [*options.split(), "--output_dir", str(tmp_path / "first try"), "--batch_size", "16", *problems.split()]
     monkeypatch.setattr(sys, "argv", ["/anywhere/eval_semcot.py", *arguments])
     eval_semcot.main()
     environment = f"SEMCOT_BASE_MODEL='{base}' SEMCOT_DATA_DIR='{data.parent}'"
-    command = f"{environment} python eval_semcot.py {options} --output_dir '{tmp_path}/first try'"
+    command = f"{environment} python eval_semcot.py {problems} --output_dir '{tmp_path}/first try' {options}"
     assert f"\n\n```\n{command}\n```\n\n" in (tmp_path / "first try" / "report.md").read_text()
 
 
@@ -670,10 +672,11 @@ def test_nothing_is_asked_for_that_cannot_be(name):
         (("--data", "nothing"), "no known data set"),
     ],
 )
-def test_wrong_use_says_so(arguments, message, tmp_path):
+def test_wrong_use_says_so(arguments, message, tmp_path, capsys):
     valid = ["--model", "m", "--data", "synthetic_coin_flip", "--output_dir", "out"]
-    finished = run_command(tmp_path, *valid, *arguments)
-    assert finished.returncode != 0 and message in finished.stderr
+    with pytest.raises((ValueError, FileNotFoundError, SystemExit)) as raised:
+        run_command(tmp_path, *valid, *arguments)
+    assert message in f"{raised.value} {capsys.readouterr().err}"
     assert not (tmp_path / "out" / "results.json").exists()
 
 

@@ -8,7 +8,8 @@ from .answers import answer_kind, normalize_answer, parse_answer
 
 _DESCRIPTION = """
 The share of outputs whose answer equals the gold answer: the first number (word yes or no, letter A to E) after the
-answer cue. Thousands separators, currency signs, trailing periods and a trailing .0 make no difference.
+answer cue, or the result of an equation that stands there. Thousands separators, a dollar sign, trailing periods and a
+trailing .0 make no difference.
 """
 _INPUTS = """
 Args:
