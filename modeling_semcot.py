@@ -26,6 +26,7 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple, logging
 
 try:
@@ -43,6 +44,22 @@ logger = logging.get_logger(__name__)
 FILLER_ID = 0
 # What transformers calls a cache: `past_key_values`, and `cache` from 5.24 on. Callers may use either name.
 CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
+# Settings of `generate` that cannot go through the thoughts: the values that are none, and why no others are taken.
+UNSUPPORTED_SETTINGS = {
+    "prefill_chunk_size": ((None, 0), "the implicit tokens need the prompt in one piece."),
+    "guidance_scale": ((None, 1), "the prompt that it compares with has no question, and so no implicit tokens."),
+    "token_healing": ((None, False), "it would write the end of the answer cue anew."),
+    "assistant_early_exit": (
+        (None, 0),
+        "the base's first layers cannot draft by themselves. Pass assistant_model= or prompt_lookup_num_tokens=.",
+    ),
+}
+NO_CONTINUOUS_BATCHING = (
+    "Continuous batching (generate_batch, init_continuous_batching, cache_implementation='paged') passes token ids "
+    "alone, and cannot go through the implicit tokens. Call generate with a padded batch of prompts."
+)
+# Trainer's label smoothing, say, shifts the labels of the models that this table of transformers' names.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["semcot"] = "SemCoTForCausalLM"
 
 
 @dataclass
@@ -138,7 +155,7 @@ class SemCoTForCausalLM(
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
-            if self._is_prompt(is_thought, cache):
+            if self._is_prompt(is_thought, cache, thoughts):
                 self._check_prompt(is_thought, attention_mask, labels)
                 self._check_whole(cache, thoughts)
                 thoughts = (self.think(input_ids, attention_mask) if thoughts is None else thoughts).to(inputs_embeds)
@@ -156,8 +173,8 @@ class SemCoTForCausalLM(
         )
         loss = None
         if labels is not None:
-            labels, vocab_size = labels[:, -outputs.logits.shape[1] :], self.config.text_config.vocab_size
-            loss = self.loss_function(outputs.logits, labels, vocab_size, num_items_in_batch=num_items_in_batch)
+            labels, vocab_size = _following(labels, logits_to_keep), self.config.text_config.vocab_size
+            loss = self.loss_function(outputs.logits, None, vocab_size, num_items_in_batch, shift_labels=labels)
         return SemCoTOutputWithPast(
             loss=loss,
             logits=outputs.logits,
@@ -184,8 +201,8 @@ class SemCoTForCausalLM(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
     ) -> torch.FloatTensor:
         r"""The generator's states at the placeholders of a batch of prompts, `(batch, num_thoughts, its width)`."""
-        self._check_enough(input_ids)
         is_thought = input_ids == self.config.thought_token_id
+        self._check_enough(is_thought, attention_mask)
         if not torch.compiler.is_compiling():
             # Nothing after the last placeholder can reach it: the generator is causal.
             length = input_ids.shape[1] - first_column(is_thought.flip(1))
@@ -204,7 +221,12 @@ class SemCoTForCausalLM(
         is_thought = input_ids == self.config.thought_token_id
         embed_tokens = (self if self.config.share_embeddings else self.generator).get_input_embeddings()
         embeds = embed_tokens(input_ids.masked_fill(is_thought, FILLER_ID)).to(self.thought_embedding.dtype)
-        return torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
+        if offloaded := self.thought_embedding.is_meta:  # accelerate brings it in while `forward` runs, and only then
+            self._hf_hook.pre_forward(self)
+        embeds = torch.where(is_thought.unsqueeze(-1), self.thought_embedding, embeds)
+        if offloaded:
+            self._hf_hook.post_forward(self, None)
+        return embeds
 
     def states_at_placeholders(
         self, states: torch.FloatTensor, is_thought: torch.BoolTensor, first: int = 0
@@ -243,19 +265,24 @@ class SemCoTForCausalLM(
         thoughts = self.think(input_ids, attention_mask) if thoughts is None else thoughts
         return self._put_in(embeds, is_thought, thoughts)
 
-    def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None) -> bool:
-        """A pass over a prompt has thoughts to fill in; a decoding step has a cache and, compiled, one token."""
+    def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None, thoughts: torch.Tensor | None) -> bool:
+        """A prompt has thoughts to fill in; a decoding step goes on from what a cache holds."""
         if cache is None:
             return True
-        if torch.compiler.is_compiling() and is_thought.shape[1] == 1:
-            return False
-        return bool(is_thought.any())
+        if not torch.compiler.is_compiling():
+            return bool(is_thought.any()) or not _length_of(cache)
+        # A graph ends where the tokens decide: here a cache that may hold some, and no thoughts, make a step.
+        cached = cache.get_seq_length()
+        if thoughts is not None or not isinstance(cached, torch.Tensor) and cached == 0:
+            return True
+        torch._assert_async(~is_thought.any(), "Compiled, a prompt needs thoughts= or an empty cache.")
+        return False
 
     def _check_whole(self, cache: Cache | None, thoughts: torch.Tensor | None) -> None:
         """Raises `ValueError` where the generator would read the rest of a prompt only."""
         if thoughts is not None or cache is None or torch.compiler.is_compiling():
             return
-        if cached := int(cache.get_seq_length()):
+        if cached := _length_of(cache):
             raise ValueError(
                 f"The generator must read the whole prompt, but {cached} of its tokens are in the cache already. Pass "
                 "thoughts=model.think(the whole prompt), or call generate with the whole prompt and this cache."
@@ -270,14 +297,23 @@ class SemCoTForCausalLM(
             raise ValueError(f"thoughts have the shape {tuple(thoughts.shape)}, these prompts need {wanted}.")
         return embeds.masked_scatter(is_thought.unsqueeze(-1), thoughts.to(embeds))
 
-    def _check_enough(self, input_ids: torch.LongTensor) -> None:
-        """Raises `ValueError` for a prompt with fewer placeholders than are read."""
+    def _check_enough(self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None) -> None:
+        """Raises `ValueError` for a prompt that lacks placeholders, or the states to their left."""
+        if torch.compiler.is_compiling():
+            return
         wanted = self.config.num_thoughts
-        if not torch.compiler.is_compiling() and (input_ids == self.config.thought_token_id).sum(1).min() < wanted:
+        if is_thought.sum(1).min() < wanted:
             raise ValueError(
                 f"A row holds fewer than {wanted} <thought> placeholders (id {self.config.thought_token_id}), which "
                 "this checkpoint reads. Use its own tokenizer, with add_generation_prompt=True for chats."
             )
+        if self.config.thought_offset:
+            real = torch.ones_like(is_thought) if attention_mask is None else attention_mask
+            if (is_thought & (nn.functional.pad(real, (1, -1)) == 0)).any():
+                raise ValueError(
+                    "A row begins with a <thought> placeholder, but this checkpoint reads the state to its left "
+                    "(thought_offset -1). Use its own tokenizer, which puts the question there."
+                )
 
     def _check_prompt(
         self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None = None
@@ -328,31 +364,16 @@ class SemCoTForCausalLM(
         or `cache`, the prompt is the whole conversation, and only what the cache does not hold may have placeholders
         to fill.
         """
-        if kwargs.get("prefill_chunk_size") or getattr(generation_config, "prefill_chunk_size", None):
-            raise ValueError("prefill_chunk_size cannot be used: the implicit tokens need the prompt in one piece.")
         cache = past_key_values if cache is None else cache
-        if self.config.thought_token_id < self.config.text_config.vocab_size:
-            # A base with a padded vocabulary could write it, and would seem to begin another prompt.
-            said = self._setting("suppress_tokens", generation_config, kwargs)
-            suppressed = [*([] if said is None else said), self.config.thought_token_id]
-            if generation_config is not None and "suppress_tokens" not in kwargs:
-                generation_config = copy.copy(generation_config)
-                generation_config.suppress_tokens = suppressed
-            else:
-                kwargs["suppress_tokens"] = suppressed
+        generation_config = self._check_settings(generation_config, kwargs)
+        if cache is not None:
+            kwargs[CACHE] = cache
         prompt = inputs if inputs is not None else input_ids
         if prompt is None or inputs_embeds is not None:
             if thoughts is not None:
                 raise ValueError("inputs_embeds have the thoughts in place already: pass input_ids with thoughts.")
-            return super().generate(
-                prompt,
-                generation_config,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                streamer=streamer,
-                **{CACHE: cache},
-                **kwargs,
-            )
+            kwargs |= {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds, "streamer": streamer}
+            return super().generate(prompt, generation_config, **kwargs)
         if attention_mask is None:
             attention_mask = self._mask_of(prompt, generation_config, kwargs)
         if not attention_mask[:, -1].all():
@@ -360,21 +381,42 @@ class SemCoTForCausalLM(
                 "A prompt ends with padding, and an answer cannot be written after it: "
                 'pad on the left (tokenizer.padding_side = "left").'
             )
-        cached = 0 if cache is None else int(cache.get_seq_length())
+        is_thought, cached = prompt == self.config.thought_token_id, _length_of(cache)
+        _check_continued(cache, is_thought[:, :cached])
         embeds = self.embed_prompt(prompt, attention_mask, thoughts, cached)
+        # With inputs_embeds transformers uses a cache whatever it is told.
+        name = "prompt_embeds" if self._setting("use_cache", generation_config, kwargs) is False else "inputs_embeds"
         # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary.
         output = super().generate(
-            prompt.masked_fill(prompt == self.config.thought_token_id, FILLER_ID),
+            prompt.masked_fill(is_thought, FILLER_ID),
             generation_config,
             attention_mask=attention_mask,
-            inputs_embeds=embeds,
             streamer=None if streamer is None else _PromptStreamer(streamer, prompt),
-            **{CACHE: cache},
+            **{name: embeds},
             **kwargs,
         )
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        for filled in (cache, None if sequences is output else output.get(CACHE)):
+            if filled is not None:
+                filled.thought_columns = _columns_of(is_thought)
         sequences[:, : prompt.shape[1]] = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
         return output
+
+    def _check_settings(self, generation_config, kwargs: dict):
+        """Raises `ValueError` for settings that cannot go through the thoughts; keeps the base from writing any."""
+        for name, (harmless, reason) in UNSUPPORTED_SETTINGS.items():
+            if self._setting(name, generation_config, kwargs) not in harmless:
+                raise ValueError(f"{name} cannot be used with implicit tokens: {reason}")
+        if self.config.thought_token_id < self.config.text_config.vocab_size:
+            # A base with a padded vocabulary could write a placeholder, and would seem to begin another prompt.
+            said = self._setting("suppress_tokens", generation_config, kwargs)
+            suppressed = [*([] if said is None else said), self.config.thought_token_id]
+            if generation_config is not None and "suppress_tokens" not in kwargs:
+                generation_config = copy.copy(generation_config)
+                generation_config.suppress_tokens = suppressed
+            else:
+                kwargs["suppress_tokens"] = suppressed
+        return generation_config
 
     def _setting(self, name: str, generation_config, kwargs: dict):
         """What a call of `generate` says of a setting, or else the model's own config."""
@@ -395,9 +437,18 @@ class SemCoTForCausalLM(
         return torch.ones_like(prompt)
 
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, cache=None, **kwargs
+        self,
+        input_ids,
+        past_key_values=None,
+        inputs_embeds=None,
+        is_first_iteration=False,
+        cache=None,
+        prompt_embeds=None,
+        **kwargs,
     ):
+        """As of every model; `prompt_embeds` are `inputs_embeds` that need no cache."""
         cache = past_key_values if cache is None else cache
+        inputs_embeds = prompt_embeds if inputs_embeds is None else inputs_embeds
         # Without a cache, and when drafted tokens are checked in the first pass, there are more ids than embeddings.
         if inputs_embeds is not None and (is_first_iteration or cache is None):
             is_first_iteration = True
@@ -410,6 +461,22 @@ class SemCoTForCausalLM(
             **{CACHE: cache},
             **kwargs,
         )
+
+    def generate_batch(self, *args, **kwargs):
+        """Raises `ValueError`: continuous batching cannot go through the thoughts."""
+        raise ValueError(NO_CONTINUOUS_BATCHING)
+
+    continuous_batching_context_manager = generate_batch
+
+    @property
+    def init_continuous_batching(self):
+        """Missing to `hasattr`, by which `transformers serve` tells that it must answer one request after another."""
+        raise AttributeError
+
+    def __getattr__(self, name: str):
+        if name == "init_continuous_batching":  # whose property led here
+            raise AttributeError(NO_CONTINUOUS_BATCHING)
+        return super().__getattr__(name)
 
     # ------------------------------------------------------------------------------------------------ the frozen base
 
@@ -460,6 +527,33 @@ def first_column(mask: torch.BoolTensor) -> int:
     """The first column in which any row is true; the width if none is."""
     columns = mask.any(0).nonzero()
     return int(columns[0]) if len(columns) else mask.shape[1]
+
+
+def _following(labels: torch.LongTensor, logits_to_keep: int | torch.LongTensor) -> torch.LongTensor:
+    """The label of the token after each position whose logits are kept."""
+    kept = logits_to_keep if isinstance(logits_to_keep, torch.Tensor) else slice(-logits_to_keep, None)
+    return nn.functional.pad(labels, (0, 1), value=-100)[:, 1:][:, kept].contiguous()
+
+
+def _columns_of(is_thought: torch.BoolTensor) -> list[int]:
+    """The columns that hold a placeholder in any row."""
+    return is_thought.any(0).nonzero().flatten().tolist()
+
+
+def _length_of(cache: Cache | None) -> int:
+    """The number of tokens that a cache holds."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def _check_continued(cache: Cache | None, is_thought: torch.BoolTensor) -> None:
+    """Raises `ValueError` where `generate` left a cache with thoughts in other columns than the prompt has them."""
+    columns, held = _columns_of(is_thought), getattr(cache, "thought_columns", None)
+    if held is not None and columns != (held := [column for column in held if column < is_thought.shape[1]]):
+        raise ValueError(
+            f"The cache holds thoughts in columns {held}, but this prompt has its placeholders there in {columns}: a "
+            "chat template leaves them out of earlier turns. Append the next turn to the ids that generate returned, "
+            "or leave the cache out."
+        )
 
 
 class _PromptStreamer(BaseStreamer):

@@ -44,6 +44,7 @@ TEXTS = (
     "A coin is heads up. rushawn flips the coin. yerania does not flip the coin. Is the coin still heads up?",
     "The answer is 1234567890. yes no Question: Answer: Think step by step, then give the final answer.",
 )
+QUESTIONS = [text[: 20 + 9 * i] for i, text in enumerate(TEXTS * 3)]
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -131,6 +132,16 @@ def tiny_options(base: Path, folder: Path):
         logging_steps=1,
         bf16=False,
     )
+
+
+def prompts(tokenizer, questions=tuple(QUESTIONS[:3]), **kwargs):
+    """A batch of padded prompts, of different lengths."""
+    return tokenizer(list(questions), return_tensors="pt", padding=True, **kwargs)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
 
 
 @pytest.fixture
