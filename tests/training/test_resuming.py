@@ -45,7 +45,7 @@ def test_killed_in_every_phase_and_resumed(finished, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(options, tmp_path):
-    """SEMCOT_KILLS sets how many kills must find the run alive; `results/kills.txt` is a log of 20."""
+    """SEMCOT_KILLS sets how many kills must find the run alive; `results/kills.json` tells of 40."""
     options, uninterrupted = replace(options, cache_questions=True), Path(options.output_dir)
     started = time.monotonic()
     run(options)
