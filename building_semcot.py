@@ -141,12 +141,30 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     if not 1 <= num_layers <= depth:
         raise ValueError(f"A generator can be cut from 1 to {depth} layers of this base, got {num_layers}.")
     config = _with_layers(base.config, slice(num_layers))
+    quantised = vars(config).pop("quantization_config", None) is not None
     generator = AutoModel.from_config(config, dtype=base.dtype)
     generator.set_input_embeddings(None)
     wanted = generator.state_dict().keys()
-    source = {name: weight for name, weight in base.base_model.state_dict().items() if name in wanted}
+    tensors = (*base.base_model.named_parameters(), *base.base_model.named_buffers())
+    source = {name: tensor for name, tensor in tensors if name in wanted}
+    if quantised:
+        source |= _dequantised(base.base_model, generator)
     generator.load_state_dict(source)
     return generator
+
+
+def _dequantised(backbone: PreTrainedModel, like: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of the linear layers that `like` has too: what each, quantised in any way, makes of an identity."""
+    weights = {}
+    for name, layer in like.named_modules():
+        if isinstance(layer, nn.Linear):
+            quantised = backbone.get_submodule(name)
+            # With a gradient, which bitsandbytes' inexact kernels for inference do not carry.
+            identity = torch.eye(layer.in_features, dtype=layer.weight.dtype, device=backbone.device).requires_grad_()
+            with torch.enable_grad():
+                weight = quantised(identity) - (0 if layer.bias is None else quantised.bias)
+            weights[f"{name}.weight"] = weight.detach().T
+    return weights
 
 
 def decoder_layers(backbone: PreTrainedModel) -> nn.ModuleList:

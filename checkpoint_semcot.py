@@ -4,12 +4,15 @@ Loading, saving and pushing of [`SemCoTForCausalLM`]. A checkpoint is *full*, or
 which it names. Ships beside modeling_semcot.py inside every checkpoint as remote code.
 """
 
+import copy
 import os
 import tempfile
 from pathlib import Path
+from typing import Self
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +27,7 @@ MODEL_CARD_TEMPLATE = """---
 
 # {{ model_name | default("SemCoT checkpoint", true) }}
 
-An implicit chain-of-thought model after [SemCoT](https://arxiv.org/abs/2510.24940): a small generator turns the
+An implicit chain-of-thought model after [SemCoT]({{ paper_url }}): a small generator turns the
 question, in one parallel pass, into {{ num_thoughts }} implicit tokens, and the frozen base
 `{{ base_model | default("(inside this checkpoint)", true) }}` writes only the answer.
 
@@ -54,34 +57,40 @@ AUTO_MAP = {
 class CheckpointMixin:
     """Loading, saving and pushing, for a class that goes on with [`PreTrainedModel`]."""
 
+    _base_as_loaded: tuple[str | None, dict[str, torch.Tensor]] = (None, {})
+    """The base's name and some of its numbers when it was attached, by which an adapter's save knows it again."""
+
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike | None,
         *model_args,
         base_model: str | os.PathLike | PreTrainedModel | None = None,
-        config: PreTrainedConfig | None = None,
+        config: PreTrainedConfig | str | os.PathLike | None = None,
         quantization_config=None,
         output_loading_info: bool = False,
         **kwargs,
-    ):
+    ) -> Self | tuple[Self, dict]:
         r"""
         [`PreTrainedModel.from_pretrained`] for both kinds of checkpoint.
 
         An adapter's base is taken from `base_model` (a loaded model, a folder or a Hub id), else from the environment
         variable `SEMCOT_BASE_MODEL`, else from the folder that it was trained with, else from `models/<name>` in the
-        checkpoint's folder or one above it, else from the Hub. `dtype`, `device_map`, `attn_implementation` and
-        `quantization_config` reach it; the generator is small and never quantised.
+        checkpoint's folder or one above it, else from the Hub. `dtype`, `device_map`, `attn_implementation`,
+        `quantization_config` and fields of the base's own config (`use_cache`, `pad_token_id`, ...) reach it; the
+        generator is small and never quantised.
 
         Raises:
             OSError: the base cannot be found, or the weights are truncated or corrupt.
             ValueError: weights are missing from the checkpoint or have other shapes than its config says, the base does
                 not fit it, or one was given that it does not need.
         """
-        path = os.fspath(pretrained_model_name_or_path)
+        path = None if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
         if "torch_dtype" in kwargs:  # its name before transformers 5
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
-        if not isinstance(config, PreTrainedConfig):
+        if isinstance(config, PreTrainedConfig):
+            config = copy.deepcopy(config)
+        else:
             # The config's loader takes these away, and the weights' must get them too.
             names = "cache_dir force_download local_files_only token revision subfolder dtype attn_implementation"
             needed = {name: kwargs[name] for name in names.split() if name in kwargs}
@@ -89,16 +98,21 @@ class CheckpointMixin:
                 del kwargs["dtype"]
             config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
             kwargs.update(needed)
+        of_base = _fields_of_base(config, kwargs)
         base = None
         if config.checkpoint_kind == "adapter":
-            base = _load_base(config, path, base_model, quantization_config, kwargs)
+            base = _load_base(config, path, base_model, quantization_config, kwargs, of_base)
             if kwargs.get("device_map") is not None:
                 kwargs["device_map"] = {"": _device_of(base.get_input_embeddings())}
             model_args, kwargs["with_base"] = (), False
-        elif quantization_config is not None:
-            raise ValueError("A full checkpoint cannot be quantised at load; save it as an adapter, whose base can.")
+            for part in (config.text_config, config.generator_config):
+                vars(part).pop("quantization_config", None)  # of the base that it was trained with, in earlier files
         elif base_model is not None:
             raise ValueError(f"{path} is a full checkpoint, which holds its base: leave base_model out.")
+        elif quantization_config is not None or _quantisation(config.text_config):
+            raise ValueError("A full checkpoint cannot be quantised; save it as an adapter, whose base can.")
+        for name, value in of_base.items():
+            setattr(config.text_config, name, value)
         own_dtype, base_dtype = (  # which are strings in a model that was saved
             getattr(torch, str(part.dtype).removeprefix("torch."), None) for part in (config, config.text_config)
         )
@@ -119,8 +133,14 @@ class CheckpointMixin:
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ValueError(
-                f"{path} lacks {len(missing)} weights that its config.json calls for, such as {missing[0]}: the "
-                "checkpoint is incomplete or its config belongs to another one. Fetch or save it again."
+                f"{path or 'The state dict'} lacks {len(missing)} weights that its config calls for, such as "
+                f"{missing[0]}: it is incomplete or the config belongs to another one. Fetch or save it again."
+            )
+        peft = getattr(model, "_hf_peft_config_loaded", False)
+        if peft and base is not None and any("language_model." in name for name in info["unexpected_keys"]):
+            raise ValueError(
+                f"The PEFT adapter of {path} has weights for the base too, which is not in the checkpoint: keep it in "
+                "a folder of its own and load it with PeftModel.from_pretrained(model, that folder)."
             )
         # Saved under today's names, whatever they were called in the file.
         model._weight_conversions = [c for c in model._weight_conversions if c.source_patterns != list(RENAMED)]
@@ -131,6 +151,8 @@ class CheckpointMixin:
                 weight.data = weight.data.to(base_dtype if name.startswith("language_model.") else own_dtype)
             model.config.dtype, model.config.text_config.dtype = own_dtype, base_dtype
         model._freeze_base()
+        model._base_as_loaded = model.config.base_model_name_or_path, _samples(model.state_dict())
+        model.generation_config.update(**of_base)
         return (model, info) if output_loading_info else model
 
     def attach_base(self, base: PreTrainedModel) -> None:
@@ -145,9 +167,14 @@ class CheckpointMixin:
                     f"trained on {self.config.base_model_name_or_path!r} with {getattr(wanted, field)}. "
                     f"Name the right base with base_model= or {BASE_MODEL_VARIABLE}."
                 )
+        for layer in base.modules():
+            if hasattr(layer, "support_avx512bf16_for_cpu"):
+                # bitsandbytes' 4-bit layers on a CPU, once repacked for inference, pass no gradient on.
+                layer.support_avx512bf16_for_cpu = False
         self.config.text_config = base.config
         self.language_model = base
         self._freeze_base()
+        self._base_as_loaded = self.config.base_model_name_or_path, _samples(self.state_dict())
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
         if hasattr(base, "hf_device_map"):
             own_device = self.projection.weight.device
@@ -167,42 +194,36 @@ class CheckpointMixin:
         config: PreTrainedConfig | None = None,
         keep_local_base_model: bool = True,
         **kwargs,
-    ) -> None:
+    ) -> str | None:
         r"""
-        Writes weights (safetensors), config, remote code and, where there is none, a model card.
+        Writes weights (safetensors), config, remote code and, where there is none, a model card; with `push_to_hub`,
+        returns what [`push_to_hub`] returns.
 
-        Files are written aside and moved into place whole. `checkpoint_kind` is `"adapter"` or `"full"`, the config's
-        own by default. `model_card_kwargs` fill the card (`model_name`, `details`, `datasets`, ...). Without
-        `keep_local_base_model` the config names no folder that this machine found the base in, but for an adapter's own
-        `base_model_name_or_path`.
+        Files are written aside and moved into place whole; of the files that are there, those with the names of a
+        checkpoint's weights are replaced. `checkpoint_kind` is `"adapter"` or `"full"`, the config's own by default.
+        `model_card_kwargs` fill the card (`model_name`, `details`, `datasets`, ...). Without `keep_local_base_model`
+        the config names no folder that this machine found the base in, but for an adapter's own
+        `base_model_name_or_path`. After `add_adapter` PEFT's files alone are written, as of every model.
 
         Raises:
-            ValueError: an adapter was asked for but nothing names its base.
+            ValueError: an adapter was asked for, but nothing names its base, or the base was changed since it was
+                loaded; a full checkpoint, but the base is quantised or absent.
         """
         if push_to_hub:
             target = repo_id or Path(save_directory).name
             hub = {k: kwargs.pop(k) for k in ("commit_message", "private", "revision", "create_pr") if k in kwargs}
-        kind = checkpoint_kind or self.config.checkpoint_kind
-        if kind == "adapter" and not self.config.base_model_name_or_path:
-            raise ValueError(
-                "An adapter checkpoint does not hold the base, so it must name it: set "
-                "model.config.base_model_name_or_path, or save with checkpoint_kind='full'."
-            )
-        state_dict = dict(self.state_dict() if state_dict is None else state_dict)
-        if kind == "adapter":
-            state_dict = {name: weight for name, weight in state_dict.items() if "language_model." not in name}
-        elif self.language_model is None:
-            raise ValueError("There is no base to save: load the adapter with its base, or save it as an adapter.")
-        else:
-            self.config.text_config.dtype = self.language_model.dtype
         if config is not None and config is not self.config:
             raise ValueError("A checkpoint is saved with the model's own config: change model.config.")
-
-        remembered = {"checkpoint_kind": kind, "auto_map": AUTO_MAP}
+        kind = checkpoint_kind or self.config.checkpoint_kind
+        only_peft = getattr(self, "_hf_peft_config_loaded", False)
+        state_dict = dict(self.state_dict() if state_dict is None else state_dict)
+        remembered = {} if only_peft else self._check_for_saving(kind, state_dict)
         if not keep_local_base_model:
             remembered["local_base_model"] = None
             if kind == "full" and is_local(self.config.base_model_name_or_path):
                 remembered["base_model_name_or_path"] = None
+        if kind == "adapter" and not only_peft:
+            state_dict = {name: weight for name, weight in state_dict.items() if "language_model." not in name}
         before = {name: getattr(self.config, name, None) for name in remembered}
         for name, value in remembered.items():
             setattr(self.config, name, value)
@@ -213,15 +234,73 @@ class CheckpointMixin:
                 # It takes the weights out of what it is given, and a push has to save them once more.
                 super().save_pretrained(aside, state_dict=dict(state_dict), is_main_process=is_main_process, **kwargs)
                 if is_main_process:
-                    if not (folder / "README.md").exists():
+                    if not only_peft and not (folder / "README.md").exists():
                         self.generate_model_card(**(model_card_kwargs or {})).save(Path(aside) / "README.md")
-                    _move_into(Path(aside), folder, _weight_files(kwargs.get("variant")))
+                    _move_into(Path(aside), folder, [] if only_peft else _weight_files(kwargs.get("variant")))
         finally:
             for name, value in before.items():
                 setattr(self.config, name, value)
-        if push_to_hub and is_main_process:
-            kwargs |= {"checkpoint_kind": kind, "state_dict": state_dict, "model_card_kwargs": model_card_kwargs, **hub}
-            self.push_to_hub(target, **kwargs)
+        if not (push_to_hub and is_main_process):
+            return None
+        kwargs |= {"checkpoint_kind": kind, "state_dict": state_dict, "model_card_kwargs": model_card_kwargs, **hub}
+        return self.push_to_hub(target, **kwargs)
+
+    def _check_for_saving(self, kind: str, weights: dict[str, torch.Tensor]) -> dict:
+        """What the config of such a checkpoint says beside its own. Raises `ValueError` if it would lose something."""
+        if any(part in name for name in weights for part in (".base_layer.", ".modules_to_save.", ".lora_")):
+            raise ValueError(
+                "The model holds layers of PEFT's: save them with the PeftModel's own save_pretrained, or merge them "
+                "into the weights first (merge_and_unload)."
+            )
+        remembered = {"checkpoint_kind": kind, "auto_map": AUTO_MAP}
+        name, samples = self._base_as_loaded
+        if name and name != self.config.base_model_name_or_path:  # saved since, as a base of its own
+            changed, remembered["local_base_model"] = None, None
+        else:
+            changed = _first_changed(samples, _samples(weights))
+        if kind == "full":
+            if self.language_model is None:
+                raise ValueError("There is no base to save: load the adapter with its base, or save it as an adapter.")
+            if method := _quantisation(self.language_model.config):
+                raise ValueError(
+                    f"The base is quantised ({method}), and a full checkpoint cannot hold it so: save with "
+                    "checkpoint_kind='adapter', or load the base unquantised."
+                )
+            self.config.text_config.dtype = self.language_model.dtype
+            # A base that was changed has no name any more, by which an adapter could be saved of it later.
+            return remembered | (dict.fromkeys(("base_model_name_or_path", "local_base_model")) if changed else {})
+        if not self.config.base_model_name_or_path:
+            raise ValueError(
+                "An adapter checkpoint does not hold the base, so it must name it: set "
+                "model.config.base_model_name_or_path, or save with checkpoint_kind='full'."
+            )
+        if changed:
+            raise ValueError(
+                f"The base was changed after it was loaded ({changed}), by training, merge_and_unload or "
+                "resize_token_embeddings, say, and an adapter would lose that: save with checkpoint_kind='full', or "
+                "save the base by itself and set model.config.base_model_name_or_path to it."
+            )
+        return remembered
+
+    @property
+    def _keys_to_ignore_on_save(self) -> set[str]:
+        """The base's weights, which an adapter leaves out, so that the Trainer does not miss them."""
+        if self.config.checkpoint_kind == "full" or self.language_model is None:
+            return set()
+        return {f"language_model.{name}" for name, _ in self.language_model.named_parameters(remove_duplicate=False)}
+
+    @_keys_to_ignore_on_save.setter
+    def _keys_to_ignore_on_save(self, names: set[str]) -> None:
+        """They follow from the checkpoint's kind alone, which may change; every model's `__init__` sets them once."""
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As every module's, but refused to PEFT's prompt learning, which looks up its base's embeddings by a name."""
+        if target == "embeddings.word_embeddings":
+            raise ValueError(
+                "Prompt tuning, prefix tuning and P-tuning pass the generator by, and the implicit tokens with it: use "
+                "LoRA on the generator (target_modules=r'generator\\..*\\.(q_proj|v_proj)')."
+            )
+        return super().get_submodule(target)
 
     def push_to_hub(
         self,
@@ -239,21 +318,25 @@ class CheckpointMixin:
         commit_description: str | None = None,
         allow_patterns: list[str] | str | None = None,
         ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
         **save_kwargs,
     ) -> str:
         r"""
         Uploads what [`save_pretrained`] writes, and `tokenizer` if given, in one commit; returns the commit's address.
-        No folder of this machine is named in it.
+        No folder of this machine is named in it. A card that is there keeps its text, and its metadata are
+        brought up to date.
 
         `revision` (or `branch`) names the branch, which is created when it is not there. The patterns choose among the
-        files. `save_kwargs` go to [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
+        files; `delete_patterns` among those on the Hub, where weights of an earlier push, if all files are pushed, are
+        deleted in any case. `save_kwargs` go to [`save_pretrained`]: `checkpoint_kind`, `max_shard_size`, ...
 
         Raises:
             ValueError: an adapter whose base is a local folder.
         """
         base = self.config.base_model_name_or_path
         kind = save_kwargs.get("checkpoint_kind") or self.config.checkpoint_kind
-        if kind == "adapter" and is_local(base):
+        only_peft = getattr(self, "_hf_peft_config_loaded", False)
+        if kind == "adapter" and is_local(base) and not only_peft:
             raise ValueError(
                 f"The base of this adapter is the local folder {base!r}, which nobody who downloads it has. Set "
                 "model.config.base_model_name_or_path to its Hub id, or push with checkpoint_kind='full'."
@@ -263,12 +346,15 @@ class CheckpointMixin:
         if (revision := revision or branch) is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         card = {"repo_id": repo_id, "tags": tags, **(model_card_kwargs or {})}
-        # Shards of an earlier upload; where files are chosen, those may be all the weights that there are.
-        stale = None if allow_patterns or ignore_patterns else _weight_files(save_kwargs.get("variant"))
+        stale = [delete_patterns] if isinstance(delete_patterns, str) else list(delete_patterns or [])
+        if not (allow_patterns or ignore_patterns or only_peft):  # else those may be all the weights that there are
+            stale += _weight_files(save_kwargs.get("variant"))
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, model_card_kwargs=card, keep_local_base_model=False, **save_kwargs)
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
+            if (readme := Path(folder) / "README.md").exists():
+                _update_card(readme, api, repo_id, revision)
             return api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -278,7 +364,7 @@ class CheckpointMixin:
                 create_pr=create_pr,
                 allow_patterns=allow_patterns,
                 ignore_patterns=ignore_patterns,
-                delete_patterns=stale,
+                delete_patterns=stale or None,
             )
 
     def generate_model_card(
@@ -299,6 +385,7 @@ class CheckpointMixin:
             "num_thoughts": self.config.num_thoughts,
             "checkpoint_kind": self.config.checkpoint_kind,
             "base_model": base,
+            **{url: getattr(info, url) for url in ("repo_url", "paper_url", "docs_url")},
         }
         return ModelCard.from_template(
             card_data=ModelCardData(**metadata), template_str=info.model_card_template, **{**values, **kwargs}
@@ -329,9 +416,15 @@ def _load_base(
     base_model: str | os.PathLike | PreTrainedModel | None,
     quantization_config,
     kwargs: dict,
+    of_base: dict,
 ) -> PreTrainedModel:
-    """The frozen base of the adapter at `path`, loaded the way that `kwargs` of `from_pretrained` ask."""
+    """
+    The frozen base of the adapter at `path`, loaded the way that `kwargs` of `from_pretrained` ask, with the fields
+    `of_base` in its config.
+    """
     if isinstance(base_model, PreTrainedModel):
+        for field, value in of_base.items():
+            setattr(base_model.config, field, value)
         return base_model
     name = config.base_model_name_or_path
     source = base_model or os.environ.get(BASE_MODEL_VARIABLE)
@@ -342,7 +435,9 @@ def _load_base(
         source = last if last and os.path.isdir(last) else find_base(name, path)
     source = os.fspath(source)
     names = "cache_dir local_files_only token device_map max_memory offload_folder attn_implementation".split()
-    options = {name: kwargs[name] for name in names if name in kwargs}
+    options = of_base | {name: kwargs[name] for name in names if name in kwargs}
+    if quantization_config is not None:  # None would be read as none, where the base's own config names one
+        options["quantization_config"] = quantization_config
     # The Auto classes leave it in the config alone.
     options.setdefault("attn_implementation", config.text_config._attn_implementation)
     if isinstance(options["attn_implementation"], dict):
@@ -351,9 +446,7 @@ def _load_base(
     try:
         if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
             raise OSError("this folder holds no config.json.")
-        base, info = AutoModelForCausalLM.from_pretrained(
-            source, quantization_config=quantization_config, output_loading_info=True, **options
-        )
+        base, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"The base of this checkpoint, {name!r}, could not be loaded from {source!r}: {error}\nGive its folder "
@@ -365,6 +458,58 @@ def _load_base(
     return base
 
 
+def _fields_of_base(config: PreTrainedConfig, kwargs: dict) -> dict:
+    """Fields of the base's config among `kwargs`, which they are taken out of, and outputs that `config` asks for."""
+    names = [name for name in kwargs if hasattr(config.text_config, name) and not hasattr(config, name)]
+    outputs = {name: True for name in ("output_attentions", "output_hidden_states") if getattr(config, name)}
+    return {name: kwargs.pop(name) for name in names} | outputs
+
+
+def _quantisation(config: PreTrainedConfig) -> str | None:
+    """The method by which a model's weights are quantised."""
+    found = getattr(config, "quantization_config", None)
+    method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    return None if found is None else str(getattr(method, "value", method))
+
+
+def _samples(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A number of each row of the base's weights, at most some 2^18 of each; none of those that are elsewhere."""
+    samples = {}
+    for name, weight in weights.items():
+        if "language_model." in name and isinstance(weight, torch.Tensor) and weight.device.type != "meta":
+            if weight.numel() and not hasattr(weight, "__tensor_flatten__"):  # neither torchao's nor a sharded one
+                step = max(weight.shape[-1] if weight.ndim > 1 else 1, weight.numel() >> 18)
+                samples[name] = weight.detach().reshape(-1)[::step].cpu().clone()
+    return samples
+
+
+def _first_changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> str | None:
+    """The first weight that has other numbers than before: other than a change of dtype or quantising makes them."""
+    for name in before:
+        old, new = before[name], after.get(name)
+        if new is None or new.is_floating_point() != old.is_floating_point():
+            continue
+        same = old.shape == new.shape and old.double().isclose(new.double(), rtol=2**-7, atol=2**-24, equal_nan=True)
+        if not torch.as_tensor(same).all():
+            return name
+    return None
+
+
+def _update_card(readme: Path, api: HfApi, repo_id: str, revision: str | None) -> None:
+    """Gives the card of this push the text that the Hub's has, and what its metadata say beside."""
+    try:
+        earlier = ModelCard.load(api.hf_hub_download(repo_id, "README.md", revision=revision))
+    except EntryNotFoundError:
+        return
+    for name, value in ModelCard.load(readme).data.to_dict().items():
+        found = earlier.data.get(name)
+        if isinstance(value, list) and found is not None:
+            earlier.data[name] = list(dict.fromkeys([*(found if isinstance(found, list) else [found]), *value]))
+        elif name == "base_model" or found is None:
+            earlier.data[name] = value
+    earlier.save(readme)
+
+
 def _device_of(module: nn.Module) -> torch.device | int | str:
     """Where a module's weights are, or, when they are offloaded, are brought to."""
     device = next(module.parameters()).device
@@ -373,9 +518,10 @@ def _device_of(module: nn.Module) -> torch.device | int | str:
 
 
 def _weight_files(variant: str | None) -> list[str]:
-    """Patterns of the files that the weights of a variant (`"fp16"`, say, or none) may be in."""
+    """Patterns of the files that the weights of a variant (`"fp16"`, say, or none) are saved in."""
     name, index = (f"model.{variant}", f"index.{variant}") if variant else ("model", "index")
-    return [f"{name}.safetensors", f"{name}-*.safetensors", f"model.safetensors.{index}.json"]
+    number = "[0-9]" * 5
+    return [f"{name}.safetensors", f"{name}-{number}-of-{number}.safetensors", f"model.safetensors.{index}.json"]
 
 
 def _move_into(source: Path, folder: Path, weight_files: list[str]) -> None:

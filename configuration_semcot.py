@@ -121,10 +121,11 @@ class SemCoTConfig(PreTrainedConfig):
         self.encoder_start_layer, self.encoder_end_layer = start, end
 
     def to_dict(self) -> dict:
-        """As every config's, but for where the two models were loaded from: a path that says nothing elsewhere."""
+        """As every config's, but for where the two models were loaded from, and how: what says nothing elsewhere."""
         content = super().to_dict()
         for part in ("text_config", "generator_config"):
-            content[part].pop("_name_or_path", None)
+            for field in ("_name_or_path", "quantization_config"):
+                content[part].pop(field, None)
         return content
 
     @property

@@ -84,6 +84,7 @@ class SemCoTForCausalLM(
     library_name="transformers",
     pipeline_tag="text-generation",
     license="apache-2.0",
+    paper_url="https://arxiv.org/abs/2510.24940",
     tags=["semcot", "chain-of-thought", "implicit-reasoning", "pytorch_model_hub_mixin"],
     model_card_template=MODEL_CARD_TEMPLATE,
 ):

@@ -15,8 +15,10 @@ import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_language_model, tiny_semcot
 from datasets import Dataset
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers.utils import logging as hf_logging
 
 from checkpoint_semcot import find_base
 from configuration_semcot import SemCoTConfig
@@ -138,6 +140,19 @@ def test_saving_again_replaces_the_weights_and_keeps_the_card(tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
+def test_a_save_removes_nothing_but_weights_under_its_own_names(tmp_path):
+    model, _ = tiny_semcot()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert list(tmp_path.glob("model-00001-of-*.safetensors"))
+    mine = ["model-backup.safetensors", "model-1-of-2.safetensors", "model-00001-of-00002-old.safetensors"]
+    mine += ["model.fp16.safetensors", "model.fp16-00001-of-00002.safetensors", "adapter_model.safetensors"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    model.save_pretrained(tmp_path)
+    kept = {file.name for file in tmp_path.iterdir()}
+    assert set(mine) < kept and {name for name in kept - set(mine) if "safetensors" in name} == {"model.safetensors"}
+
+
 def test_saving_that_is_cut_short_leaves_the_earlier_checkpoint(tmp_path, request):
     model, _ = tiny_semcot()
     model.save_pretrained(tmp_path)
@@ -172,12 +187,23 @@ def test_a_full_checkpoint_is_pushed_without_the_folder_of_its_base(monkeypatch)
         pushed.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
 
     monkeypatch.setattr("checkpoint_semcot.HfApi.create_repo", MagicMock())
+    monkeypatch.setattr("checkpoint_semcot.HfApi.hf_hub_download", MagicMock(side_effect=EntryNotFoundError("no card")))
     monkeypatch.setattr("checkpoint_semcot.HfApi.upload_folder", upload_folder)
     model, _ = tiny_semcot(base_model_name_or_path="/home/someone/tiny-llama", local_base_model="/home/someone/other")
     model.push_to_hub("someone/model")
     assert "README.md" in pushed and not any(b"/home/someone" in content for content in pushed.values())
     assert b"The base is not in this checkpoint" not in pushed["README.md"]
     assert model.config.base_model_name_or_path == "/home/someone/tiny-llama"
+
+
+def test_the_card_has_the_addresses_of_its_class(tmp_path):
+    class Mine(SemCoTForCausalLM, repo_url="https://a.example", model_card_template="{{ repo_url }} {{ paper_url }}"):
+        """Another project's model."""
+
+    model, _ = tiny_semcot()
+    assert "[SemCoT](https://arxiv.org/abs/2510.24940)" in model.generate_model_card().text
+    model.__class__ = Mine
+    assert model.generate_model_card().text == "https://a.example https://arxiv.org/abs/2510.24940"
 
 
 def test_tags_of_the_model_are_on_its_card(semcot):
@@ -187,11 +213,17 @@ def test_tags_of_the_model_are_on_its_card(semcot):
 
 def test_a_save_that_pushes_hands_on_what_was_asked_for(semcot, tmp_path, monkeypatch):
     pushed = []
-    monkeypatch.setattr(SemCoTForCausalLM, "push_to_hub", lambda self, name, **given: pushed.append((name, given)))
+
+    def push_to_hub(self, name, **given):
+        pushed.append((name, given))
+        return "address"
+
+    monkeypatch.setattr(SemCoTForCausalLM, "push_to_hub", push_to_hub)
     asked = {"commit_message": "m", "private": True, "revision": "r", "create_pr": True, "token": "t"}
-    asked |= {"model_card_kwargs": {"details": "d"}}
-    for is_main_process in (False, True):
-        semcot[0].save_pretrained(tmp_path / "mine", push_to_hub=True, is_main_process=is_main_process, **asked)
+    asked |= {"model_card_kwargs": {"details": "d"}, "delete_patterns": "*.old"}
+    for is_main_process, answer in ((False, None), (True, "address")):
+        told = {"is_main_process": is_main_process, **asked}
+        assert semcot[0].save_pretrained(tmp_path / "mine", push_to_hub=True, **told) == answer
     ((name, given),) = pushed
     assert name == "mine" and asked.items() <= given.items()
 
@@ -201,6 +233,7 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     opened = MagicMock()
     api = opened.return_value
     api.create_repo.return_value.repo_id = "someone/mine"
+    api.hf_hub_download.side_effect = EntryNotFoundError("no card")
     monkeypatch.setattr("checkpoint_semcot.HfApi", opened)
     said = {"commit_message": "m", "commit_description": "d", "create_pr": create_pr}
     semcot[0].push_to_hub("mine", branch="b", token="t", **said)
@@ -229,6 +262,26 @@ def test_what_a_trainer_predicts_are_the_logits_alone(semcot, tmp_path):
     arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, per_device_eval_batch_size=2)
     predictions = Trainer(model, arguments).predict(rows).predictions
     torch.testing.assert_close(torch.tensor(predictions), logits_of(model, tokenizer), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_a_trainer_misses_nothing_that_the_checkpoint_leaves_out(adapter, tmp_path, kind, caplog):
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    model.config.checkpoint_kind = kind
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    batch = tokenizer(list(TEXTS), padding=True)
+    labels = [[*[-100] * (len(row) - 1), row[-1]] for row in batch["input_ids"]]
+    rows = Dataset.from_dict({**batch, "labels": labels})
+    options = {"max_steps": 2, "save_steps": 1, "eval_steps": 1, "eval_strategy": "steps", "report_to": "none"}
+    arguments = TrainingArguments(str(tmp_path / "run"), load_best_model_at_end=True, use_cpu=True, **options)
+    hf_logging.enable_propagation()
+    Trainer(model, arguments, train_dataset=rows, eval_dataset=rows).train()
+    hf_logging.disable_propagation()
+    assert "missing keys" not in caplog.text
+    names = load_file(tmp_path / "run" / "checkpoint-1" / "model.safetensors").keys()
+    assert any(name.startswith("language_model.") for name in names) == (kind == "full")
+    weights = load_file(tmp_path / "run" / "checkpoint-1" / "model.safetensors")
+    assert set(model.load_state_dict(weights, strict=False).missing_keys) == model._keys_to_ignore_on_save
 
 
 def test_saving_from_a_loaded_remote_class(adapter, tmp_path):
@@ -337,7 +390,7 @@ def test_missing_weights_are_never_made_up(adapter):
     weights = load_file(adapter / "model.safetensors")
     del weights["projection.bias"]
     save_file(weights, adapter / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 weights that its config.json calls for, such as projection.bias"):
+    with pytest.raises(ValueError, match="lacks 1 weights that its config calls for, such as projection.bias"):
         SemCoTForCausalLM.from_pretrained(adapter)
 
 
@@ -443,6 +496,54 @@ def test_loading_options_reach_the_base(adapter, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         SemCoTForCausalLM.from_pretrained(adapter, **given)
     assert given.items() <= load.call_args.kwargs.items()
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+@pytest.mark.parametrize("auto", [False, True], ids=["class", "auto"])
+def test_fields_of_the_base_are_given_as_to_a_stock_model(adapter, tmp_path, kind, auto):
+    SemCoTForCausalLM.from_pretrained(adapter).save_pretrained(tmp_path / "full", checkpoint_kind="full")
+    path = {"adapter": adapter, "full": tmp_path / "full"}[kind]
+    load = partial(AutoModelForCausalLM.from_pretrained, trust_remote_code=True)
+    load = partial(load if auto else SemCoTForCausalLM.from_pretrained, path)
+    batch = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)([TEXTS[0]], return_tensors="pt")
+
+    assert load()(**batch).past_key_values and load()(**batch).hidden_states is None
+    model = load(use_cache=False)
+    assert model(**batch).past_key_values is None and model.generation_config.use_cache is False
+    model = load(pad_token_id=7)
+    assert model.language_model.config.pad_token_id == model.generation_config.pad_token_id == 7
+    assert len(load(output_hidden_states=True)(**batch).hidden_states) == 5
+    assert len(load(output_attentions=True, attn_implementation="eager")(**batch).attentions) == 4
+    slow = {"rope_theta": 9.0, "rope_type": "default"}
+    assert not torch.equal(load(rope_parameters=slow)(**batch).logits, load()(**batch).logits)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        load(nonsense=1)
+
+
+def test_fields_of_a_base_that_is_loaded_already(adapter):
+    base = SemCoTForCausalLM.from_pretrained(adapter).language_model
+    model = SemCoTForCausalLM.from_pretrained(adapter, base_model=base, use_cache=False)
+    assert model.language_model is base and base.config.use_cache is False
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_a_config_and_a_state_dict_instead_of_files(adapter, kind):
+    model = SemCoTForCausalLM.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=True)
+    config, weights = copy.deepcopy(model.config), model.state_dict()
+    config.checkpoint_kind, given = kind, {}
+    if kind == "adapter":
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("language_model.")}
+        given["base_model"] = adapter.parent / "models" / "tiny-llama"
+    loaded = SemCoTForCausalLM.from_pretrained(None, config=config, state_dict=weights, **given)
+    assert torch.equal(logits_of(loaded, tokenizer), logits_of(model, tokenizer))
+    del weights["projection.bias"]
+    with pytest.raises(ValueError, match="lacks 1 weights that its config calls for, such as projection.bias"):
+        SemCoTForCausalLM.from_pretrained(None, config=config, state_dict=weights, **given)
+
+
+def test_what_from_pretrained_returns_is_annotated():
+    assert "Self" in str(SemCoTForCausalLM.from_pretrained.__annotations__["return"])
 
 
 def test_a_base_that_is_spread_says_where_its_parts_are(semcot):

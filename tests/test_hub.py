@@ -163,7 +163,7 @@ def test_what_was_asked_for_arrives(hub, pushed, tmp_path):
 from modeling_semcot import SemCoTForCausalLM
 
 model = SemCoTForCausalLM.from_pretrained("{FULL}")
-weights = {{name: weight + 1 for name, weight in model.state_dict().items()}}
+weights = {{name: weight if "language" in name else weight + 1 for name, weight in model.state_dict().items()}}
 options = {{"state_dict": weights, "max_shard_size": "40KB", "variant": "v1"}}
 model.save_pretrained("saved", push_to_hub=True, repo_id="loopback/asked", checkpoint_kind="adapter", **options)
 model.push_to_hub("loopback/asked", revision="some", ignore_patterns=["*.py"], commit_description="Weights alone")
@@ -178,28 +178,6 @@ model.push_to_hub("loopback/asked", revision="some", ignore_patterns=["*.safeten
     assert all(files[name] == (saved / name).read_bytes() for name in shards)
     some = hub.files("loopback/asked", "some")
     assert "config.json" in some and some.keys() - files.keys() == {"model.safetensors"}
-
-
-def test_an_adapter_on_another_revision_of_its_base(hub, pushed, tmp_path):
-    script = f"""
-import torch
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from modeling_semcot import SemCoTForCausalLM
-
-model = SemCoTForCausalLM.from_pretrained("{ADAPTER}")
-torch.nn.init.normal_(model.language_model.lm_head.weight)
-model.language_model.push_to_hub("{BASE}", revision="changed")
-model.config.base_model_revision = "changed"
-model.save_pretrained("saved")
-batch = AutoTokenizer.from_pretrained("{ADAPTER}")(["2 + 2?"], return_tensors="pt")
-loaded = AutoModelForCausalLM.from_pretrained("saved", trust_remote_code=True)
-earlier = SemCoTForCausalLM.from_pretrained("{ADAPTER}")
-models = {{"changed": model, "loaded": loaded, "earlier": earlier}}
-save_file({{name: model(**batch).logits.detach() for name, model in models.items()}}, "logits.safetensors")
-"""
-    logits = run_for_logits(script, hub=hub, folder=tmp_path / "empty", path=str(ROOT))
-    assert torch.equal(logits["loaded"], logits["changed"]) and not torch.equal(logits["earlier"], logits["changed"])
 
 
 @pytest.mark.parametrize(("repo", "revision"), [(ADAPTER, "main"), (ADAPTER, "v2"), (FULL, "main"), (FULL, "v2")])
@@ -232,6 +210,56 @@ def test_what_arrives(repo, revision, hub, pushed):
     assert card["base_model"] == BASE
     assert card["datasets"] == ["ChilleD/MultiArith"]
     assert f'"{repo}"' in files["README.md"].decode(), "the snippet names the repository"
+
+
+def test_a_second_push_keeps_what_is_not_its_own(hub, pushed, tmp_path):
+    script = """
+from huggingface_hub import HfApi
+from modeling_semcot import SemCoTForCausalLM
+
+model = SemCoTForCausalLM.from_pretrained("loopback/adapter")
+pushed = {"checkpoint_kind": "full", "tags": ["first"], "model_card_kwargs": {"datasets": ["a/first"]}}
+addresses = [model.push_to_hub("loopback/mine", max_shard_size="40KB", **pushed)]
+api = HfApi()
+card = api.hf_hub_download("loopback/mine", "README.md")
+text = open(card).read().replace("license: apache-2.0", "license: mit\\nlanguage: en") + "\\nRead by hand.\\n"
+for name in ("model-backup.safetensors", "old.txt", "older.txt", "notes.txt", "README.md"):
+    api.upload_file(repo_id="loopback/mine", path_in_repo=name, path_or_fileobj=text.encode())
+pushed |= {"tags": ["second"], "model_card_kwargs": {"datasets": ["a/second"], "details": "Another text."}}
+pushed |= {"push_to_hub": True, "repo_id": "loopback/mine", "delete_patterns": "old*"}
+addresses.append(model.save_pretrained("saved", **pushed))
+print(*addresses)
+"""
+    result = run(script, hub, tmp_path / "empty", path=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    assert [address.split("/commit/")[0] for address in result.stdout.split()] == [f"{hub.url}/loopback/mine"] * 2
+    files = hub.files("loopback/mine")
+    assert {name for name in files if "safetensors" in name} == {"model.safetensors", "model-backup.safetensors"}
+    assert "notes.txt" in files and not {"old.txt", "older.txt"} & files.keys()
+    _, metadata, text = files["README.md"].decode().split("---\n", 2)
+    assert text.endswith("Read by hand.\n") and "Another text." not in text
+    card = yaml.safe_load(metadata)
+    assert (card["license"], card["language"], card["base_model"]) == ("mit", "en", BASE)
+    assert {"first", "second", "semcot"} <= set(card["tags"]) and card["datasets"] == ["a/first", "a/second"]
+
+
+def test_a_push_of_an_adapter_of_pefts_leaves_the_checkpoint_there(hub, pushed, tmp_path):
+    script = """
+import peft
+import transformers.integrations.peft
+from modeling_semcot import SemCoTForCausalLM
+
+transformers.integrations.peft.MIN_PEFT_VERSION = peft.__version__
+model = SemCoTForCausalLM.from_pretrained("loopback/adapter")
+model.push_to_hub("loopback/lora")
+model.add_adapter(peft.LoraConfig(target_modules=r"generator\\..*\\.q_proj"))
+model.push_to_hub("loopback/lora")
+"""
+    result = run(script, hub, tmp_path / "empty", path=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    before, files = list(hub.repository("loopback/lora").commits.values())[-2:]
+    assert files.keys() - before.keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    assert before.items() <= files.items()
 
 
 def test_missing_base_and_missing_revision_are_errors(hub, pushed, tmp_path, monkeypatch):
