@@ -2,21 +2,19 @@
 A base of SmolLM2-135M's sizes, or of others, with random weights, and SmolLM2's real tokenizer, both made from the
 checkpoint of this repository: for measuring speed and memory where the base itself cannot be fetched.
 
-    python benchmarks/random_base.py FOLDER [hidden_size=2048,num_hidden_layers=24]
+    python -m benchmarks.random_base FOLDER [hidden_size=2048,num_hidden_layers=24]
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from semcot.tokenization import THOUGHT_TOKEN
 
-from semcot.tokenization import THOUGHT_TOKEN  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:

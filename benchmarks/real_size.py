@@ -2,7 +2,7 @@
 The model of `SemCoTConfig()`, Sheared-LLaMA-1.3B with a 160M-class generator, at its real size with random weights:
 built, saved, loaded in a fresh process through AutoModelForCausalLM, run forward and generate once.
 
-    python benchmarks/real_size.py [--device cuda --dtype bfloat16] [--output results/real_size.json]
+    python -m benchmarks.real_size [--device cuda --dtype bfloat16] [--output results/real_size.json]
 """
 
 import argparse
@@ -16,8 +16,6 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def build(folder: str, dtype: str, device: str) -> dict[str, float]:
@@ -87,18 +85,21 @@ def main() -> None:
         print(json.dumps(step))
         return
 
-    figures = {"command": " ".join(["python", *sys.argv])}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder:
         # Each in a process of its own, so that peak memory is that of loading and running.
         for step in ("build", "run"):
-            command = [sys.executable, __file__, "--step", step, "--folder", folder]
+            command = [sys.executable, "-m", "benchmarks.real_size", "--step", step, "--folder", folder]
             result = subprocess.run(
                 [*command, "--device", options.device, "--dtype", dtype], stdout=subprocess.PIPE, text=True, check=True
             )
             figures |= json.loads(result.stdout.splitlines()[-1])
-    print(json.dumps(figures, indent=2))
+    meta = {name: figures.pop(name) for name in ("device", "dtype", "cpu_threads", "versions")}
+    record = {"run": {"command": " ".join(["python", "-m", "benchmarks.real_size", *sys.argv[1:]])}}
+    record |= {"eval": [figures], "meta": meta}
+    print(json.dumps(record, indent=2))
     if options.output:
-        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+        options.output.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

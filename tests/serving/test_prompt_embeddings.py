@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import runpy
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_semcot
 
+from examples import vllm_client
 from semcot.evaluation import load_model
 from semcot.evaluation.methods import SemCoT
 from semcot.serving import encode_embeds, prompt_embeds
@@ -47,7 +47,7 @@ def test_embeddings_arrive_as_they_were():
     assert torch.equal(torch.load(sent, weights_only=True), embeds)
 
 
-def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(tmp_path):
+def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(tmp_path, monkeypatch, capsys):
     model, tokenizer = tiny_semcot()
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     model.save_pretrained(tmp_path, checkpoint_kind="full")
@@ -90,15 +90,15 @@ def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        command = [sys.executable, ROOT / "examples/vllm_client.py", "--model", tmp_path, "--base_url", url]
-        result = subprocess.run([*command, *QUESTIONS], capture_output=True, text=True)
+        options = ["--model", str(tmp_path), "--base_url", url, *QUESTIONS]
+        monkeypatch.setattr(sys, "argv", ["vllm_client.py", *options])
+        vllm_client.main()
     finally:
         server.shutdown()
         server.server_close()
-    assert result.returncode == 0, result.stderr
     answers = [output.text for output in method.answer(QUESTIONS)]
     assert len(set(answers)) > 1
-    assert result.stdout == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
+    assert capsys.readouterr().out == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
