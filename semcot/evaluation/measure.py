@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.evaluation.methods import Method, SemCoT
+from semcot.evaluation.methods import Method, Output, SemCoT
 from semcot.machine import device_name, peak_memory, versions
 from semcot.tokenization import THOUGHT_TOKEN
 
@@ -71,11 +71,10 @@ def evaluate_method(
     Raises:
         ValueError: a gold answer is neither a number, nor yes or no, nor a letter from A to E.
     """
-    import evaluate  # slow to import, and needed here alone
-
     questions = [problem["question"] for problem in problems]
     golds = [problem["answer"] for problem in problems]
-    kinds = [answer_kind(gold) for gold in golds]
+    for gold in golds:
+        answer_kind(gold)
     device = method.model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -88,32 +87,12 @@ def evaluate_method(
     elapsed = _now(device) - started
     latencies = measure_latencies(method, questions[:latency_samples], max_new_tokens)
 
-    texts = [output.text for output in outputs]
-    parsed = [parse_answer(text, kind, method.explicit_reasoning) for text, kind in zip(texts, kinds, strict=True)]
-    predictions = [
-        {
-            "method": method.name,
-            "question": question,
-            "gold": gold,
-            "output": output.text,
-            "parsed": answer,
-            "correct": answer == normalize_answer(gold),
-            "new_tokens": output.num_tokens,
-        }
-        for question, gold, output, answer in zip(questions, golds, outputs, parsed, strict=True)
-    ]
-    strict, lenient = (
-        evaluate.load(str(_METRICS / name), keep_in_memory=True) for name in ("strict_accuracy", "lenient_accuracy")
-    )
-    scores = strict.compute(predictions=texts, references=golds, explicit_reasoning=method.explicit_reasoning)
+    shares, predictions = _judge(method, questions, golds, outputs)
     p50, p95 = np.percentile(latencies, [50, 95]).tolist() if latencies else (None, None)
-    summary = {
+    figures = {
         "method": method.name,
         "n": len(predictions),
-        "accuracy": scores["accuracy"],
-        "accuracy_ci95": wilson_interval(sum(prediction["correct"] for prediction in predictions), len(predictions)),
-        **lenient.compute(predictions=texts, references=golds),
-        "unparsed_rate": scores["unparsed_rate"],
+        **shares,
         "new_tokens_mean": float(np.mean([output.num_tokens for output in outputs])),
         "max_new_tokens": max_new_tokens or method.max_new_tokens,
         "latency_p50_s": p50,
@@ -123,7 +102,29 @@ def evaluate_method(
         "batch_size": batch_size,
         "peak_memory_mb": peak_memory(device) / 2**20,
     }
-    return summary, predictions
+    return figures, predictions
+
+
+def _judge(
+    method: Method, questions: Sequence[str], golds: Sequence[str], outputs: Sequence[Output]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Accuracies, as the metrics of this room give them, and a record for each problem."""
+    import evaluate  # slow to import, and needed here alone
+
+    strict, lenient = (
+        evaluate.load(str(_METRICS / name), keep_in_memory=True) for name in ("strict_accuracy", "lenient_accuracy")
+    )
+    texts, explicit = [output.text for output in outputs], method.explicit_reasoning
+    scores = strict.compute(predictions=texts, references=golds, explicit_reasoning=explicit)
+    scores |= lenient.compute(predictions=texts, references=golds)
+    predictions = []
+    for question, gold, output in zip(questions, golds, outputs, strict=True):
+        parsed = parse_answer(output.text, answer_kind(gold), explicit)
+        prediction = {"method": method.name, "question": question, "gold": gold, "output": output.text}
+        prediction |= {"parsed": parsed, "correct": parsed == normalize_answer(gold), "new_tokens": output.num_tokens}
+        predictions.append(prediction)
+    num_correct = sum(prediction["correct"] for prediction in predictions)
+    return scores | {"accuracy_ci95": wilson_interval(num_correct, len(golds))}, predictions
 
 
 def wilson_interval(num_correct: int, num: int) -> list[float]:
