@@ -8,8 +8,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from semcot.data import HUB_DATASETS, load_problems
-from semcot.renumbered import find_template
+from semcot.data import HUB_DATASETS, find_template, load_problems
 
 
 def operations(dataset: str, problem: dict[str, str]) -> list[str]:

@@ -14,9 +14,9 @@ from transformers import HfArgumentParser
 from transformers.utils import logging
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.data import arithmetic_stories, coin_flips
 from semcot.evaluation import load_model
 from semcot.evaluation.methods import METHODS
-from semcot.synthetic import arithmetic_stories, coin_flips
 
 CLONE = Path(__file__).parents[1]
 

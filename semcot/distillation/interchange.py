@@ -10,10 +10,8 @@ layers that learn go over K of them a problem, so that this reads far more probl
 does.
 """
 
-import operator
 import os
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,50 +25,45 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
+from semcot.data import Equation
 from semcot.distillation.collator import DistillationCollator
 from semcot.distillation.targets import IGNORED, lens_targets, split_steps, step_places
 
 ATTEMPTS = 30
-_STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
-_OPERATIONS = {"+": operator.add, "-": operator.sub}
 
 
 class LastStep(NamedTuple):
     """The last step of a reasoning over the results of the earlier ones."""
 
     results: tuple[int, ...]
-    left: int
-    operation: str
-    right: int
-    uses: tuple[int | None, int | None]
-    """Which earlier step's result the left and the right operand are; `None` for a number of the question."""
+    equation: Equation
+    """Its operands are numbers of the question, or "r0", "r1", … where they are earlier results."""
 
     def redone(self, results: tuple[int, ...]) -> str | None:
         """The step with other results before it, "18 + 31 = 49"; `None` where it gives none above 0."""
-        left, right = (
-            value if step is None else results[step]
-            for value, step in zip((self.left, self.right), self.uses, strict=True)
-        )
-        result = _OPERATIONS[self.operation](left, right)
-        return f"{left} {self.operation} {right} = {result}" if result > 0 else None
+        values = {f"r{i}": result for i, result in enumerate(results)}
+        return self.equation.write(values) if self.equation.solve(values) > 0 else None
 
 
 def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
     """
     How the last step, a sum or a difference, goes on from those before it that the thoughts spell. `None` where it is
-    the only one or another operation, where it does not go on, or where one of its numbers might be either of two.
+    the only one or another operation, where it does not go on, where one of its numbers might be either of two, or
+    where a step is not true.
     """
-    steps = [_STEP.fullmatch(step) for step in split_steps(condensed_reasoning)]
-    if len(steps) < 2 or len(steps) > lens_steps or not all(steps):
+    steps = split_steps(condensed_reasoning)
+    if not 2 <= len(steps) <= lens_steps or not all(" = " in step for step in steps):
         return None
-    *earlier, last = steps
-    results = tuple(int(step[4]) for step in earlier)
-    left, right = int(last[1]), int(last[3])
-    found = [[i for i, result in enumerate(results) if result == value] for value in (left, right)]
-    if last[2] not in _OPERATIONS or max(map(len, found)) > 1 or not any(found) or left == right:
+    try:
+        *earlier, last = map(Equation.parse, steps)
+    except ValueError:
         return None
-    used_left, used_right = (next(iter(earlier_steps), None) for earlier_steps in found)
-    return LastStep(results, left, last[2], right, (used_left, used_right))
+    results = tuple(int(step.solve()) for step in earlier)
+    found = [[f"r{i}" for i, result in enumerate(results) if str(result) == name] for name in (last.left, last.right)]
+    if last.operation not in "+-" or max(map(len, found)) > 1 or not any(found) or last.left == last.right:
+        return None
+    left, right = (next(iter(names), name) for names, name in zip(found, (last.left, last.right), strict=True))
+    return LastStep(results, Equation(left, last.operation, right))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from checkpoint_semcot import BASE_MODEL_VARIABLE
-from semcot.data import HUB_DATASETS, RENUMBERED, fingerprint, load_problems
+from semcot.data import AUGMENTED, HUB_DATASETS, fingerprint, load_problems
 from semcot.evaluation.loading import load_model, weights_sha256
 from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method, with_speedups
 from semcot.evaluation.methods import COMPARED, METHODS
@@ -100,7 +100,7 @@ def command_of(options: EvalOptions, is_adapter: bool) -> str:
             words += [f"--{option.name}", *map(str, value if isinstance(value, list) else [value])]
     heeded = {
         BASE_MODEL_VARIABLE: is_adapter and options.base_model is None,
-        "SEMCOT_DATA_DIR": options.data.removeprefix(RENUMBERED) in HUB_DATASETS,
+        "SEMCOT_DATA_DIR": options.data.removeprefix(AUGMENTED) in HUB_DATASETS,
     }
     variables = [
         f"{name}={shlex.quote(os.environ[name])} " for name, used in heeded.items() if used and os.environ.get(name)

@@ -4,7 +4,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from semcot.data import HUB_DATASETS, RENUMBERED
+from semcot.data import AUGMENTED, HUB_DATASETS
 from semcot.training.options import PHASES, TrainOptions
 from semcot.training.record import RESUME_FLAGS
 
@@ -23,7 +23,7 @@ SHOWN = (
 
 def hub_datasets(options: TrainOptions) -> list[str]:
     """Ids of the Hub's data sets among the sources, for the card."""
-    names = dict.fromkeys(name.removeprefix(RENUMBERED) for name, _ in options.sources)
+    names = dict.fromkeys(name.removeprefix(AUGMENTED) for name, _ in options.sources)
     return [HUB_DATASETS[name] for name in names if name in HUB_DATASETS]
 
 
@@ -54,6 +54,6 @@ def _shown(value: object) -> object:
     """An option's value on the card: of a path, which says nothing elsewhere, its last part."""
     if isinstance(value, list):
         return [_shown(part) for part in value]
-    if isinstance(value, str) and os.path.exists(name := value.removeprefix(RENUMBERED)):
+    if isinstance(value, str) and os.path.exists(name := value.removeprefix(AUGMENTED)):
         return value[: -len(name)] + Path(name).resolve().name
     return value

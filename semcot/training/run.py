@@ -35,11 +35,12 @@ from modeling_semcot import (
     shortest_window,
 )
 from semcot.data import (
+    AUGMENTED,
     HUB_DATASETS,
-    RENUMBERED,
     load_problems,
     shared_questions,
     split_validation,
+    with_other_numbers,
     without,
     without_repeats,
 )
@@ -52,7 +53,6 @@ from semcot.encoder.contrastive import PHASES as ENCODER_PHASES
 from semcot.encoder.reasoning_module import check_base
 from semcot.files import last_whole_checkpoint, write_json
 from semcot.machine import dtype_named, peak_memory, without_cudnn_attention
-from semcot.renumbered import with_other_numbers
 from semcot.sharding import check_engine, engine, own_weights, plain_data_parallelism, shard_base
 from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
 from semcot.training.card import describe_for_card, hub_datasets
@@ -216,7 +216,7 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
     ]
     problems = without_repeats(concatenate_datasets(parts))
     evaluations = list(options.evaluation_file or [])
-    for name in (name.removeprefix(RENUMBERED) for name, _ in options.sources):
+    for name in (name.removeprefix(AUGMENTED) for name, _ in options.sources):
         beside = Path(name).with_name(f"eval{Path(name).suffix}")
         if name in HUB_DATASETS:
             evaluations.append(name)
@@ -251,7 +251,7 @@ def load_data(options: TrainOptions) -> tuple[Dataset, Dataset]:
 
 def check_reasonings(options: TrainOptions, train_set: Dataset, validation_set: Dataset) -> None:
     """Raises `ValueError` when a loss was asked for that the data cannot give."""
-    remedy = "Use data that have them (python -m semcot.condense writes them), or train without that loss: "
+    remedy = "Use data that have them (python -m semcot.data.condense writes them), or train without that loss: "
     if options.alpha > 0:
         for name, part in (("train", train_set), ("validation", validation_set)):
             if not len(with_both_reasonings(part)):

@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_base_tokenizer, tiny_semcot
 
 from modeling_semcot import decoder_layers
-from semcot.data import load_problems
+from semcot.data import Equation, load_problems
 from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
 from semcot.distillation.interchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
 
@@ -18,10 +18,11 @@ K = 8
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("12 / 4 = 3, 3 * 12 = 36, 36 + 31 = 67", LastStep((3, 36), 36, "+", 31, (1, None))),
-        ("7 * 2 = 14, 13 * 5 = 65, 14 + 65 = 79", LastStep((14, 65), 14, "+", 65, (0, 1))),
-        ("8 + 2 = 10, 50 - 10 = 40", LastStep((10,), 50, "-", 10, (None, 0))),
+        ("12 / 4 = 3, 3 * 12 = 36, 36 + 31 = 67", LastStep((3, 36), Equation("r1", "+", "31"))),
+        ("7 * 2 = 14, 13 * 5 = 65, 14 + 65 = 79", LastStep((14, 65), Equation("r0", "+", "r1"))),
+        ("8 + 2 = 10, 50 - 10 = 40", LastStep((10,), Equation("50", "-", "r0"))),
         ("8 + 2 = 10, 50 / 10 = 5", None),
+        ("8 + 3 = 10, 50 - 10 = 40", None),  # not true
         ("8 + 2 = 10", None),
         ("8 + 2 = 10, 5 * 2 = 10, 10 + 3 = 13", None),  # which ten?
         ("8 + 2 = 10, 10 + 10 = 20", None),

@@ -9,8 +9,8 @@ import torch
 from conftest import ROOT
 
 from semcot.answers import answer_kind, normalize_answer, parse_answer
+from semcot.data import arithmetic_stories, coin_flips
 from semcot.evaluation import METHODS, load_model
-from semcot.synthetic import arithmetic_stories, coin_flips
 
 RIGHT = 0.95
 """Share of the problems below that it must answer; it answers 47 of 48."""

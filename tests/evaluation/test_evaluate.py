@@ -635,7 +635,7 @@ def test_the_report_says_how_to_get_it_again(adapter, tmp_path, monkeypatch):
     monkeypatch.setenv("SEMCOT_BASE_MODEL", str(base))
     monkeypatch.setenv("SEMCOT_DATA_DIR", str(data.parent))
     options = "--methods direct --split train --limit 1 --latency_samples 0"
-    problems = f"--model {adapter} --data renumbered:svamp"
+    problems = f"--model {adapter} --data augmented:svamp"
     arguments = [*options.split(), "--output_dir", str(tmp_path / "first try"), "--batch_size", "16", *problems.split()]
     monkeypatch.setattr(sys, "argv", ["/anywhere/eval_semcot.py", *arguments])
     eval_semcot.main()

@@ -724,12 +724,12 @@ def test_paths_are_not_shown_on_the_card(options, tmp_path):
     assert "Data: own.jsonl; " in card and "| train_file | ['own.jsonl'] |" in card and "| dataset |" not in card
     assert str(tmp_path) not in card and "| base_model | tiny-llama |" in card
     record = json.loads((Path(options.output_dir) / "training.json").read_text())
-    card = describe_for_card(replace(options, train_file=[f"renumbered:{file}"], num_samples=None), record)
-    assert "Data: renumbered:own.jsonl; " in card and str(tmp_path) not in card
+    card = describe_for_card(replace(options, train_file=[f"augmented:{file}"], num_samples=None), record)
+    assert "Data: augmented:own.jsonl; " in card and str(tmp_path) not in card
 
 
 def test_the_hubs_data_sets_are_named_once(options):
-    names = ["renumbered:svamp", "renumbered:gsm8k", "gsm8k", "synthetic_arithmetic"]
+    names = ["augmented:svamp", "augmented:gsm8k", "gsm8k", "synthetic_arithmetic"]
     assert hub_datasets(replace(options, dataset=names, num_samples=None)) == ["ChilleD/SVAMP", "openai/gsm8k"]
 
 
@@ -826,7 +826,7 @@ def test_evaluation_questions_are_left_out_and_counted(options, tmp_path, capsys
     assert sorted(questions) == sorted(problem["question"] for problem in problems[3:]), "and each of the others once"
 
 
-@pytest.mark.parametrize("name", ["svamp", "renumbered:svamp"])
+@pytest.mark.parametrize("name", ["svamp", "augmented:svamp"])
 def test_evaluation_questions_of_a_named_data_set_are_left_out(options, tmp_path, monkeypatch, capsys, name):
     problems = list(load_problems("synthetic_arithmetic", "train", num_samples=60))
     (tmp_path / "svamp").mkdir()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from conftest import ROOT
 from datasets import Dataset
 from pyarrow import parquet
 
-from semcot import data
-from semcot.data import COLUMNS, load_problems, shared_questions, split_validation, without
+from semcot.data import COLUMNS, fingerprint, load_problems, problems, shared_questions, split_validation, without
 
-DATA = Path(os.environ.get("SEMCOT_DATA_DIR", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("SEMCOT_DATA_DIR", ROOT.parent / "shared" / "data"))
 RECORDS = [
     {"question": " How many are 2 and 3? ", "reasoning": "2 + 3 = 5.", "condensed_reasoning": "2 + 3 = 5", "answer": 5},
     {"question": "Heads, is it?", "reasoning": "It is, yes.", "condensed_reasoning": "heads", "answer": "yes "},
@@ -36,7 +36,7 @@ def no_hub(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("offline")
 
-    monkeypatch.setattr(data, "load_dataset", unreachable)
+    monkeypatch.setattr(problems, "load_dataset", unreachable)
 
 
 def write(path, records):
@@ -301,7 +301,6 @@ class TestNames:
             "synthetic_shapes",
             "synthetic_variations",
             "synthetic_expressions",
-            "synthetic_drills",
             "synthetic_coin_flip",
         ],
     )
@@ -312,25 +311,18 @@ class TestNames:
         assert drawn.to_list() == load_problems(name, num_samples=50, seed=2).to_list()
         assert not shared_questions(drawn, load_problems(name, "eval", num_samples=50, seed=2))
 
-    def test_synthetic_options(self):
-        stories = load_problems("synthetic_arithmetic", num_samples=20, steps=(3, 3))
-        assert all(condensed.count("=") == 3 for condensed in stories["condensed_reasoning"])
-        assert stories.to_list() == load_problems("synthetic_arithmetic:3", num_samples=20).to_list()
-        flips = load_problems("synthetic_coin_flip", num_samples=20, people=[2, 2])
-        assert flips.to_list() == load_problems("synthetic_coin_flip:2", num_samples=20).to_list()
-        three = load_problems("synthetic_coin_flip:1-2", num_samples=20, people=(3, 3))
-        assert three.to_list() == load_problems("synthetic_coin_flip:3-3", num_samples=20).to_list()
-        ranged = load_problems("synthetic_expressions:1-2", num_samples=50)["condensed_reasoning"]
-        assert {text.count("=") for text in ranged} == {1, 2}
+    def test_a_size_behind_a_synthetic_set_s_name(self):
+        for name, column, mark, counts in (
+            ("synthetic_arithmetic:3", "condensed_reasoning", "=", {3}),
+            ("synthetic_expressions:1-2", "condensed_reasoning", "=", {1, 2}),
+            ("synthetic_coin_flip:2", "question", "the coin.", {2}),
+            ("synthetic_coin_flip:3-4", "question", "the coin.", {3, 4}),
+        ):
+            assert {text.count(mark) for text in load_problems(name, num_samples=50)[column]} == counts
         with pytest.raises(ValueError, match="steps is"):
             load_problems("synthetic_arithmetic:4")
         with pytest.raises(ValueError, match="no known data set"):
             load_problems("gsm8k:2")
-        assert all(question.count("the coin.") == 2 for question in flips["question"])
-
-    def test_options_are_for_synthetic_problems_only(self, tmp_path):
-        with pytest.raises(ValueError, match="people: only for synthetic_arithmetic, .* and synthetic_coin_flip"):
-            load_problems(write(tmp_path / "own.json", RECORDS), people=(1, 2))
 
     def test_folder_of_data_sets(self, tmp_path, monkeypatch):
         (tmp_path / "svamp").mkdir()
@@ -369,13 +361,13 @@ class TestNames:
             calls.append((path, config, split))
             return Dataset.from_list([row])
 
-        monkeypatch.setattr(data, "load_dataset", load_dataset)
+        monkeypatch.setattr(problems, "load_dataset", load_dataset)
         assert load_problems(name, split).to_list() == [{"reasoning": "", "condensed_reasoning": "", **problem}]
         assert calls == [asked]
 
     def test_coin_flips_from_the_hub_have_two_people_in_train_and_four_in_eval(self, monkeypatch):
         rows = [{"inputs": "Q: Heads. " + "al flips the coin. " * people, "targets": "yes"} for people in (1, 2, 3, 4)]
-        monkeypatch.setattr(data, "load_dataset", lambda *_, **__: Dataset.from_list(rows))
+        monkeypatch.setattr(problems, "load_dataset", lambda *_, **__: Dataset.from_list(rows))
         for split, people in (("train", 2), ("eval", 4)):
             assert [q.count("flips") for q in load_problems("coin_flip", split)["question"]] == [people]
         del rows[3]
@@ -415,7 +407,7 @@ class TestSplits:
     def test_a_fingerprint_is_of_every_column_and_of_the_order(self, column):
         problems = Dataset.from_list(LOADED)
         other = Dataset.from_list([LOADED[0], {**LOADED[1], column: "other"}])
-        assert len({data.fingerprint(part) for part in (problems, other, problems.select([1, 0]))}) == 3
+        assert len({fingerprint(part) for part in (problems, other, problems.select([1, 0]))}) == 3
 
 
 class TestRealFiles:
@@ -431,10 +423,10 @@ class TestRealFiles:
     @needs("coin_flip/eval.json")
     def test_coin_flip_has_two_people_in_train_and_four_in_eval(self, monkeypatch):
         monkeypatch.setenv("SEMCOT_DATA_DIR", str(DATA))
-        for split, people in data.COIN_FLIP_PEOPLE.items():
-            problems = load_problems("coin_flip", split)
-            assert {question.count("the coin.") for question in problems["question"]} == {people}
-            assert set(problems["answer"]) == {"yes", "no"}
+        for split, people in problems.COIN_FLIP_PEOPLE.items():
+            flips = load_problems("coin_flip", split)
+            assert {question.count("the coin.") for question in flips["question"]} == {people}
+            assert set(flips["answer"]) == {"yes", "no"}
 
     @needs("gsm8k_full/train.jsonl")
     def test_gsm8k_s_own_file(self):

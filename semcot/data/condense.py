@@ -1,6 +1,6 @@
 """
 Writes the reasoning and the condensed reasoning that records lack, through any OpenAI-compatible endpoint:
-`python -m semcot.condense --input raw.jsonl --output pairs.jsonl --base_url URL --model NAME`
+`python -m semcot.data.condense --input raw.jsonl --output pairs.jsonl --base_url URL --model NAME`
 
 Every reply is kept at once in a journal beside the output, `pairs.jsonl.partial`: the same command, given again after
 a kill or a failure, asks only for what is missing. The output appears when every record is complete. A record that the
@@ -50,7 +50,7 @@ MOST_REFUSED = 8  # records, before any reply: then it is the request
 
 @dataclass
 class CondenseOptions:
-    """Options of `python -m semcot.condense`."""
+    """Options of `python -m semcot.data.condense`."""
 
     input: str = field(metadata={"help": "Records with question and answer: a file or a data set, as for training."})
     output: str = field(metadata={"help": "The .jsonl file for the complete records, all their fields kept."})
@@ -342,13 +342,13 @@ def condense(options: CondenseOptions) -> None:
 
 
 def main() -> None:
-    parser = HfArgumentParser(CondenseOptions, prog="semcot.condense", allow_abbrev=False)
+    parser = HfArgumentParser(CondenseOptions, prog="semcot.data.condense", allow_abbrev=False)
     try:
         condense(parser.parse_args_into_dataclasses()[0])
     except (CondenseError, ValueError, OSError) as error:
-        sys.exit(f"semcot.condense: {error}")
+        sys.exit(f"semcot.data.condense: {error}")
     except KeyboardInterrupt:
-        sys.exit("semcot.condense: interrupted; the same command goes on from here.")
+        sys.exit("semcot.data.condense: interrupted; the same command goes on from here.")
 
 
 if __name__ == "__main__":

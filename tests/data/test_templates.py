@@ -3,11 +3,10 @@ import random
 import re
 
 import pytest
+from checks import EQUATION, check_worked
 
-from semcot.data import load_problems
-from semcot.renumbered import find_template, find_templates, renumbered, with_other_numbers
-from semcot.synthetic import FEMALE_NAMES, in_eval
-from tests.test_synthetic import EQUATION, KEYS, is_true
+from semcot.data import augment, find_template, find_templates, in_eval, load_problems, with_other_numbers
+from semcot.data.language import WORDS
 
 TRIVIA = {
     "question": "There are 64 students trying out. If 36 of them didn't get picked and the rest were put into 4 "
@@ -30,7 +29,7 @@ def problem(question, reasoning, answer, condensed=""):
 
 class TestFindTemplate:
     def test_the_results_in_the_reasoning_tell_how_it_was_solved(self):
-        assert find_template(TRIVIA).equations == (("n0", "-", "n1"), ("r0", "/", "n2"))
+        assert find_template(TRIVIA).equations == (("n0", "-", "n1"), ("p", "/", "n2"))
 
     def test_a_solution_in_brackets_is_read_and_needs_not_all_numbers(self):
         assert find_template(CLIPS).equations == (("n0", "-", "n2"),)
@@ -70,9 +69,9 @@ class TestFindTemplate:
 
     def test_formulas_in_a_written_reasoning_do_not_hide_its_results(self):
         reasoning = "We subtract \\(64 - 36\\), which is 28 (two digits). Then \\(28 / 4 = 7\\)."
-        assert find_template({**TRIVIA, "reasoning": reasoning}).equations == (("n0", "-", "n1"), ("r0", "/", "n2"))
+        assert find_template({**TRIVIA, "reasoning": reasoning}).equations == (("n0", "-", "n1"), ("p", "/", "n2"))
 
-    def test_of_one_wording_what_most_of_its_problems_mean(self):
+    def test_of_one_template_what_most_of_its_problems_mean(self):
         told = "{} bought {} boxes and gave {} to a friend. Each box has {} pieces. How many pieces has {} now?"
         numbers = [(7, 2, 6), (9, 5, 3), (14, 8, 4)]
         right = [
@@ -86,12 +85,12 @@ class TestFindTemplate:
         other = problem(told.format("Amy", 12, 6, 11, "Amy"), "6 * 11 = 66, 66 - 12 = 54", "54")
         assert find_template(other).equations[0] == ("n1", "*", "n2")
         found = [template for split in ("train", "eval") for template in find_templates([*right, other], split)]
-        assert [template.equations for template in found] == [(("n0", "-", "n1"), ("r0", "*", "n2"))] * 3
+        assert [template.equations for template in found] == [(("n0", "-", "n1"), ("p", "*", "n2"))] * 3
 
     def test_two_ways_to_the_same_thing_are_not_ambiguous(self):
         reasoning = "9 - 3 = 6, 6 - 2 = 4, 3 + 2 = 5"
         found = find_template(problem("9 birds, 3 left, then 2 left. How many?", reasoning, "4"))
-        assert found.equations == (("n0", "-", "n1"), ("r0", "-", "n2"))
+        assert found.equations == (("n0", "-", "n1"), ("p", "-", "n2"))
 
     def test_digits_within_words_and_decimals_are_no_numbers(self):
         found = find_template(problem("8 songs on an mp3 player, 2.5 hours, 3 more.", "8 + 3 = 11", "11"))
@@ -106,17 +105,13 @@ def with_endings(row, count=40):
 @pytest.fixture(scope="module")
 def variants():
     problems = with_endings(TRIVIA) + with_endings(CLIPS)
-    return {split: list(renumbered(problems, 400, 5, split)) for split in ("train", "eval")}
+    return {split: list(augment(problems, 400, 5, split)) for split in ("train", "eval")}
 
 
-class TestRenumbered:
+class TestAugment:
     def test_equations_are_true_and_lead_to_the_answer(self, variants):
         for row in variants["train"] + variants["eval"]:
-            assert row.keys() == KEYS
-            steps = EQUATION.findall(row["condensed_reasoning"])
-            assert all(is_true(*step) for step in steps) and row["condensed_reasoning"].count("=") == len(steps)
-            assert steps[-1][-1] == row["answer"] and int(row["answer"]) >= 1
-            assert EQUATION.findall(row["reasoning"]) == steps
+            check_worked(row)
 
     def test_the_numbers_of_the_equations_are_those_of_the_question(self, variants):
         for row in variants["train"]:
@@ -130,7 +125,7 @@ class TestRenumbered:
     def test_numbers_and_names_vary(self, variants):
         clips = [row["question"] for row in variants["train"] if "clips" in row["question"]]
         heroes = [re.match(r"\w+", question)[0] for question in clips]
-        assert set(heroes) <= set(FEMALE_NAMES), "as the pronouns stay"
+        assert set(heroes) <= set(WORDS.women), "as the pronouns stay"
         assert len(set(heroes)) > 10 and len({re.search(r"\d+", question)[0] for question in clips}) > 10
         assert all(question.count(hero) == 3 for question, hero in zip(clips, heroes, strict=True))
 
@@ -141,7 +136,7 @@ class TestRenumbered:
             drawn = {row["question"].rpartition("?")[2] for row in rows if "students" in row["question"]}
             assert drawn == {ending for ending, in_evaluation in belongs.items() if in_evaluation == (split == "eval")}
 
-    def test_problems_of_one_wording_are_all_in_one_split(self):
+    def test_problems_of_one_template_are_all_in_one_split(self):
         """However many tell it, with other numbers, names and pronouns."""
         heroes = (("Haley", "she"), ("Robin", "he"), ("Zed", "he"), ("Amy", "she"))
         told = [
@@ -155,52 +150,52 @@ class TestRenumbered:
             for i in range(1, 21)
         ]
         endings = {
-            split: {row["question"].partition("?")[2] for row in renumbered(told, 60, 3, split)}
+            split: {row["question"].partition("?")[2] for row in augment(told, 60, 3, split)}
             for split in ("train", "eval")
         }
         assert endings["train"] and endings["eval"] and not endings["train"] & endings["eval"]
 
     def test_results_keep_their_magnitude(self):
         boxes = with_endings(problem("9 boxes of 8 pens. How many pens?", "9 * 8 = 72", "72"))
-        assert max(int(row["answer"]) for row in renumbered(boxes, 60)) <= 1.5 * 72
+        assert max(int(row["answer"]) for row in augment(boxes, 60)) <= 1.5 * 72
 
     def test_what_is_often_no_name_or_no_quantity_stays(self):
         told = problem("In April she had 9 eggs and found 1. How many?", "9 + 1 = 10", "10")
-        drawn = [row["question"] for row in renumbered(with_endings(told), 100)]
+        drawn = [row["question"] for row in augment(with_endings(told), 100)]
         assert all(re.match(r"In April she had \d+ eggs and found 1\.", question) for question in drawn)
 
     def test_two_people_stay_two(self):
         told = problem("Paula had 9 eggs, Haley 4 eggs. How many more eggs had Paula than Haley?", "9 - 4 = 5", "5")
-        for row in renumbered(with_endings(told), 200):
+        for row in augment(with_endings(told), 200):
             assert len(set(re.findall(r"[A-Z]\w+", row["question"]))) == 3, "with How"
 
     def test_same_seed_same_variants(self):
         problems = with_endings(TRIVIA)
-        assert list(renumbered(problems, 20, 1)) == list(renumbered(problems, 20, 1))
-        assert list(renumbered(problems, 20, 1)) != list(renumbered(problems, 20, 2))
+        assert list(augment(problems, 20, 1)) == list(augment(problems, 20, 1))
+        assert list(augment(problems, 20, 1)) != list(augment(problems, 20, 2))
 
     def test_problems_that_are_not_understood(self):
         with pytest.raises(ValueError, match="no problem of the train split is understood"):
-            list(renumbered([problem("Why?", "So.", "yes")], 10))
+            list(augment([problem("Why?", "So.", "yes")], 10))
 
 
 def test_from_a_file_by_its_name(tmp_path):
     file = tmp_path / "own.json"
     file.write_text(json.dumps(with_endings(TRIVIA)))
-    drawn = load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
-    assert len(drawn) == 50 and len(load_problems(f"renumbered:{file}")) == 1000
-    assert drawn == load_problems(f"renumbered:{file}", "train", num_samples=50, seed=3).to_list()
-    assert drawn != load_problems(f"renumbered:{file}", "eval", num_samples=50, seed=3).to_list()
-    assert drawn != load_problems(f"renumbered:{file}", "train", num_samples=50, seed=4).to_list()
+    drawn = load_problems(f"augmented:{file}", "train", num_samples=50, seed=3).to_list()
+    assert len(drawn) == 50 and len(load_problems(f"augmented:{file}")) == 1000
+    assert drawn == load_problems(f"augmented:{file}", "train", num_samples=50, seed=3).to_list()
+    assert drawn != load_problems(f"augmented:{file}", "eval", num_samples=50, seed=3).to_list()
+    assert drawn != load_problems(f"augmented:{file}", "train", num_samples=50, seed=4).to_list()
     with pytest.raises(FileNotFoundError):
-        load_problems("renumbered:none.json")
+        load_problems("augmented:none.json")
 
 
 def test_both_splits_are_drawn_from_the_real_train_split(tmp_path, monkeypatch):
     (tmp_path / "svamp").mkdir()
     (tmp_path / "svamp" / "train.json").write_text(json.dumps(with_endings(TRIVIA)))
     monkeypatch.setenv("SEMCOT_DATA_DIR", str(tmp_path))
-    assert len(load_problems("renumbered:svamp", "eval", num_samples=20)) == 20
+    assert len(load_problems("augmented:svamp", "eval", num_samples=20)) == 20
 
 
 @pytest.mark.parametrize("others", ["", "٣ ४", "٣٤, ٥.٦, 7.٨"])

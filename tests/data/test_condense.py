@@ -16,13 +16,13 @@ from threading import Event, Lock, Thread
 from typing import Any, Self
 
 import pytest
+from conftest import ROOT
 from datasets import Dataset
 
-from semcot import condense as module
-from semcot.condense import CondenseError, CondenseOptions, condense
+from semcot.data import condense as module
 from semcot.data import load_problems
+from semcot.data.condense import CondenseError, CondenseOptions, condense
 
-ROOT = Path(__file__).parent.parent
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 KEY = "sk-loopback-0123456789"
 # A proxy that nobody runs: what is meant for the loopback server must not go there.
@@ -216,7 +216,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def command(options: CondenseOptions) -> list[str]:
     flags = [part for name, value in asdict(options).items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "semcot.condense", *flags]
+    return [sys.executable, "-m", "semcot.data.condense", *flags]
 
 
 class TestRecords:
@@ -464,12 +464,12 @@ class TestFailures:
 
     @pytest.mark.parametrize("number", [400, 413, 422])
     def test_where_all_records_are_refused_not_all_are_asked_for(self, server, tmp_path, number):
-        server.faults = {("reasoning", n): [status(number, "no such parameter")] for n in range(1, 41)}
+        server.faults = {("reasoning", n): [status(number, "no such parameter")] for n in range(1, 13)}
         with pytest.raises(CondenseError, match=rf"line 8: HTTP {number}: .*no such parameter\nAsking again cannot"):
-            condense(options_for(tmp_path, server, bare(40), concurrency=1, skip_failed=True))
+            condense(options_for(tmp_path, server, bare(12), concurrency=1, skip_failed=True))
         assert len(server.requests) == 8
         condense(options_for(tmp_path, server, concurrency=1, skip_failed=True))  # those eight are answered now
-        assert read(tmp_path / "pairs.jsonl") == filled(bare(40))[:8] and server.asked["reasoning", 40] == 1
+        assert read(tmp_path / "pairs.jsonl") == filled(bare(12))[:8] and server.asked["reasoning", 12] == 1
 
     @pytest.mark.parametrize(
         "number, code",
@@ -680,5 +680,5 @@ def test_what_ends_the_command_is_told_in_a_line(server, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(module, "condense", stop)
     monkeypatch.setattr(sys, "argv", command(options_for(tmp_path, server))[2:])
-    with pytest.raises(SystemExit, match=rf"\Asemcot\.condense: .*{message}"):
+    with pytest.raises(SystemExit, match=rf"\Asemcot\.data\.condense: .*{message}"):
         module.main()

@@ -1,0 +1,167 @@
+"""Problems from the Hub, from local files or drawn afresh, all in one form.
+
+A problem has a question, the reasoning that leads to its answer, that reasoning condensed, and the answer: four
+strings, `COLUMNS`. Where a source has no reasoning or no condensed reasoning, that column holds "".
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from datasets import Dataset, Features, Value, load_dataset
+
+from semcot.data.coin_flip import coin_flips
+from semcot.data.drawing import SPLITS
+from semcot.data.expressions import arithmetic_expressions
+from semcot.data.readers import COLUMNS, READERS, read_file, to_problem
+from semcot.data.stories import arithmetic_shapes, arithmetic_stories
+from semcot.data.templates import augment
+from semcot.data.variations import arithmetic_variations
+
+HUB_DATASETS = {
+    "multiarith": "ChilleD/MultiArith",
+    "gsm8k": "openai/gsm8k",
+    "svamp": "ChilleD/SVAMP",
+    "commonsense_qa": "tau/commonsense_qa",
+    "coin_flip": "skrishna/coin_flip",
+}
+SYNTHETIC_DATASETS = {
+    "synthetic_arithmetic": arithmetic_stories,
+    "synthetic_shapes": arithmetic_shapes,
+    "synthetic_variations": arithmetic_variations,
+    "synthetic_expressions": arithmetic_expressions,
+    "synthetic_coin_flip": coin_flips,
+}
+_SIZED = re.compile(r"(?P<name>\w+):(?P<low>\d+)(?:-(?P<high>\d+))?")
+AUGMENTED = "augmented:"  # before the name or file of a real data set: variants of its train problems
+COIN_FLIP_PEOPLE = {"train": 2, "eval": 4}  # the paper trains on two people and tests on four
+
+
+def load_problems(
+    name_or_file: str | os.PathLike, split: str = "train", *, num_samples: int | None = None, seed: int = 0
+) -> Dataset:
+    """Loads problems by the name of a data set or from a file.
+
+    Args:
+        name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
+            synthetic_shapes, synthetic_variations, synthetic_expressions, synthetic_coin_flip) or the path of a .json
+            (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for `question`, the named
+            sets' own records are taken apart, and other columns are dropped. "augmented:" before a name or file draws
+            variants of its train split, see [`augment`]. Behind a synthetic set's name may stand how many steps or
+            people its problems have: synthetic_arithmetic:3, synthetic_coin_flip:1-2.
+        split: "train" or "eval". A named data set has both: they are read from the folder that the environment
+            variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
+            the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
+            whole, whatever the split.
+        num_samples: synthetic and augmented problems: how many to draw (1000). Otherwise only the first so many, in
+            file order.
+        seed: of the draw of synthetic and augmented problems.
+
+    Returns:
+        The problems, with the columns `COLUMNS`, all strings.
+
+    Raises:
+        ValueError: an unknown name, split, kind of file or column; a record that [`to_problem`] refuses.
+        FileNotFoundError: no such file, or the data set is neither in SEMCOT_DATA_DIR nor on a reachable Hub.
+    """
+    name = os.fspath(name_or_file)
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; known splits: {', '.join(SPLITS)}")
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; give at least 1, or None")
+    drawn = 1000 if num_samples is None else num_samples
+    sized = _SIZED.fullmatch(name)
+    synthetic = sized["name"] if sized else name
+    if synthetic in SYNTHETIC_DATASETS:
+        size = [(int(sized["low"]), int(sized["high"] or sized["low"]))] if sized else []
+        return _to_dataset(list(SYNTHETIC_DATASETS[synthetic](drawn, seed, *size, split=split)))
+    if name.startswith(AUGMENTED):
+        real = load_problems(name.removeprefix(AUGMENTED), "train").to_list()
+        return _to_dataset(list(augment(real, drawn, seed, split)))
+    if name in HUB_DATASETS:
+        return _to_dataset(_load_named(name, split)[:num_samples])
+    path = Path(name)
+    if path.suffix.lower() not in READERS:
+        known = ", ".join([*HUB_DATASETS, *SYNTHETIC_DATASETS])
+        raise ValueError(f"{name!r} is no known data set ({known}) and no file ending in {', '.join(READERS)}")
+    return _to_dataset(read_file(path)[:num_samples])
+
+
+def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """
+    Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation. Raises
+    `ValueError` where nothing would be left for one of them.
+    """
+    if not 0 < math.ceil(fraction * len(dataset)) < len(dataset):
+        raise ValueError(
+            f"{len(dataset)} problems cannot be parted into train and validation with validation_fraction {fraction}: "
+            "each needs at least one. Give more data or another validation_fraction."
+        )
+    parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
+    return parts["train"], parts["test"]
+
+
+def fingerprint(problems: Dataset) -> str:
+    """SHA-256 of the problems in their order: the same for the same ones, wherever they come from."""
+    digest = hashlib.sha256()
+    for row in problems.select_columns(COLUMNS):
+        digest.update(json.dumps([row[column] for column in COLUMNS]).encode())
+    return digest.hexdigest()
+
+
+def without_repeats(dataset: Dataset) -> Dataset:
+    """The data set less the problems whose question, whatever its case and white space, came before."""
+    first = {_normalise(question): i for i, question in reversed(list(enumerate(dataset["question"])))}
+    return dataset.select(sorted(first.values()))
+
+
+def shared_questions(train: Dataset, evaluation: Dataset) -> set[str]:
+    """The questions, normalised in case and white space, that stand in both data sets."""
+    return _normalised(train["question"]) & _normalised(evaluation["question"])
+
+
+def without(dataset: Dataset, questions: Collection[str]) -> Dataset:
+    """The data set less the problems with one of these questions, whatever their case and white space."""
+    unwanted = _normalised(questions)
+    return dataset.select([i for i, question in enumerate(dataset["question"]) if _normalise(question) not in unwanted])
+
+
+def _normalise(question: str) -> str:
+    return " ".join(question.lower().split())
+
+
+def _normalised(questions: Collection[str]) -> set[str]:
+    return {_normalise(question) for question in questions}
+
+
+def _to_dataset(problems: list[dict[str, str]]) -> Dataset:
+    return Dataset.from_list(problems, features=Features({column: Value("string") for column in COLUMNS}))
+
+
+def _load_named(name: str, split: str) -> list[dict[str, str]]:
+    folder = os.environ.get("SEMCOT_DATA_DIR")
+    file = Path(folder or "", name, f"{split}.json")
+    if folder and file.exists():
+        problems = read_file(file)
+    else:
+        hub_split = split if split == "train" else "validation" if name == "commonsense_qa" else "test"
+        try:
+            rows = load_dataset(HUB_DATASETS[name], "main" if name == "gsm8k" else None, split=hub_split)
+        except OSError as error:
+            tried = f"there is no {file}" if folder else "SEMCOT_DATA_DIR is not set"
+            raise FileNotFoundError(
+                f"{name} ({split}) was not found: {tried}, and {HUB_DATASETS[name]} could not be loaded from the Hub "
+                f"({error}). Go online, or set SEMCOT_DATA_DIR to a folder that holds {name}/{split}.json."
+            ) from error
+        source = f"{HUB_DATASETS[name]} ({hub_split})"
+        problems = [to_problem(row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+        if name == "coin_flip":
+            people = COIN_FLIP_PEOPLE[split]
+            problems = [p for p in problems if len(re.findall(r"flips? the coin\.", p["question"])) == people]
+            if not problems:
+                raise ValueError(f"{source} has no problem with {people} people; give a local file instead")
+    return problems
