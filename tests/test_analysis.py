@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT, tiny_semcot
+from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 
 from analysis import ablations, accuracy_by_steps, base_precision, finetuned_cot, templates
 from semcot.data import load_problems
@@ -174,3 +174,22 @@ def test_variants_leave_out_what_they_say():
     assert left("no token supervision") == {"encoder": None, "warm_up": both}
     assert left("no warm-up") == {"encoder": None, "thoughts": {"token_supervision": 1}}
     assert left("encoder hardly trained")["encoder"] == 1
+
+
+@pytest.mark.slow
+def test_ablations_with_whole_runs(call, tmp_path):
+    """Trained and evaluated in processes of their own."""
+    tiny_language_model(max_position_embeddings=1024).save_pretrained(tmp_path / "base")
+    tiny_base_tokenizer().save_pretrained(tmp_path / "base")
+    stages = yaml.safe_load((ROOT / "configs" / "ablations.yaml").read_text())["stages"]
+    recipe = {"base_model": str(tmp_path / "base"), "generator": 2, "num_thoughts": 4, "max_steps": 2}
+    recipe |= {"dataset": {"synthetic_coin_flip": 60}, "validation_fraction": 0.2, "stages": stages}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"trainer": {"bf16": False}}))
+    options = ["--data", "synthetic_coin_flip", "--limit", 5, "--seeds", 1, "--runs_dir", tmp_path / "runs"]
+    options += ["--variants", "no semantic loss", "K = 1", "--output", tmp_path / "ablations.json"]
+    call(ablations, tmp_path / "recipe.yaml", *options)
+    rows = json.loads((tmp_path / "ablations.json").read_text())["eval"]
+    assert [(row["variant"], row["n"], row["seed"]) for row in rows] == [
+        ("no semantic loss", 5, 1000),
+        ("K = 1", 5, 1000),
+    ]
