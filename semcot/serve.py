@@ -1,27 +1,28 @@
 """
-`transformers serve` with SemCoT checkpoints: `python -m semcot.serve CHECKPOINT` and the options of that command.
+`transformers serve` for SemCoT checkpoints: `python -m semcot.serve CHECKPOINT --port 8000`, with all of that command's
+options.
 
-transformers 5.24 serves only classes of its own. Here the same command finds this one too, and all that it offers
-(chat, completions, responses, streaming) goes through the thoughts.
+By itself the command takes only classes that transformers brings. With this one made known to it, chat, completions,
+responses and streaming go through the thoughts. Needs `transformers[serving]`.
 """
 
 import sys
 
 import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from transformers.cli.transformers import main as transformers_cli
+from transformers.cli.transformers import app
 
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
 
 
 def main() -> None:
-    AutoConfig.register(SemCoTConfig.model_type, SemCoTConfig, exist_ok=True)
+    AutoConfig.register(SemCoTConfig.model_type, SemCoTConfig)
     for auto_class in (AutoModel, AutoModelForCausalLM):
-        auto_class.register(SemCoTConfig, SemCoTForCausalLM, exist_ok=True)
-    setattr(transformers, SemCoTForCausalLM.__name__, SemCoTForCausalLM)  # where `serve` looks for a config's class
-    sys.argv.insert(1, "serve")
-    transformers_cli()
+        auto_class.register(SemCoTConfig, SemCoTForCausalLM)
+    # Where the command looks for the class that a checkpoint's config names.
+    transformers.SemCoTForCausalLM = SemCoTForCausalLM
+    app(["serve", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
