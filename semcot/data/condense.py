@@ -133,7 +133,7 @@ def read_records(source: str) -> dict[str, dict[str, Any]]:
 
 class Journal:
     """
-    What a run was told, one line a reply, so that none is paid for twice. The first line says what run it is. Every
+    The replies of a run, one a line, so that none is paid for twice. The first line says what run it is. Every
     other has `record` (its place), `tokens` (read and written, 0 if the server did not say) and, if the reply was good,
     the text under its field's name. Raises `ValueError` if the file is no journal, or another run's.
     """
@@ -237,8 +237,8 @@ class Condenser:
 
     def _judge(self, error: Exception, where: str) -> Exception:
         """
-        What a client's error means: an `AttemptError`, or, where asking again cannot cure it, a `RecordError` if it may
-        be this record's fault, else a `CondenseError`.
+        The meaning of a client's error: an `AttemptError`, or, where asking again cannot cure it, a `RecordError` if it
+        may be this record's fault, else a `CondenseError`.
         """
         if isinstance(error, TimeoutError):
             return AttemptError(f"there was no whole reply within {self.options.timeout:g} s")

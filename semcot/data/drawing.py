@@ -12,7 +12,7 @@ MOST_MISSES = 100_000  # in a row, before there are too few problems
 
 
 def in_eval(question: str) -> bool:
-    """Whether a question belongs to the split "eval"."""
+    """True for a question of the split "eval"."""
     return int.from_bytes(hashlib.sha256(question.encode()).digest(), "big") % 10 == 0
 
 

@@ -150,7 +150,7 @@ STORIES = read_stories(Path(__file__).with_name("stories.txt"), reasoned=True)
 
 
 def of_length(stories: list[Story], steps: tuple[int, int]) -> list[Story]:
-    """Those stories whose number of equations lies within `steps`, both ends included."""
+    """The stories whose number of equations lies within `steps`, both ends included."""
     low, high = steps
     if not 1 <= low <= high <= 3:
         raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")

@@ -192,7 +192,7 @@ def _formulas(reasoning: str) -> str:
 
 
 def _is_told(equation: str, formulas: str) -> bool:
-    """Whether the left side of "64 - 36 = 28" is among the formulas, a sum or a product either way round."""
+    """True if the left side of "64 - 36 = 28" is among the formulas, a sum or a product either way round."""
     left = equation.partition(" = ")[0]
     sides = [left, " ".join(reversed(left.split()))] if set(left) & set("+*") else [left]
     return any(f" {side} " in f"{formulas} " for side in sides)
