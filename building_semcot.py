@@ -50,6 +50,8 @@ class BuildingMixin:
             generator = first_layers(base, generator)
         else:
             _check_kind(generator)
+            if getattr(generator.config, "quantization_config", None) is not None:
+                raise ValueError("The generator is trained, so it cannot be quantised: load it unquantised.")
             generator = generator.base_model
             _check_same_token_ids(base, generator, tokenizer, generator_tokenizer)
         if tokenizer is not None and "thought_token_id" not in config_kwargs:

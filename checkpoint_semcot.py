@@ -88,17 +88,7 @@ class CheckpointMixin:
         path = None if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
         if "torch_dtype" in kwargs:  # its name before transformers 5
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
-        if isinstance(config, PreTrainedConfig):
-            config = copy.deepcopy(config)
-        else:
-            # The config's loader takes these away, and the weights' must get them too.
-            names = "cache_dir force_download local_files_only token revision subfolder dtype attn_implementation"
-            needed = {name: kwargs[name] for name in names.split() if name in kwargs}
-            if kwargs.get("dtype") == "auto":  # for the weights; the config would take it for a dtype's name
-                del kwargs["dtype"]
-            config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
-            kwargs.update(needed)
-        of_base = _fields_of_base(config, kwargs)
+        config, of_base, kwargs = cls._read_config(path, config, kwargs)
         base = None
         if config.checkpoint_kind == "adapter":
             base = _load_base(config, path, base_model, quantization_config, kwargs, of_base)
@@ -120,8 +110,45 @@ class CheckpointMixin:
         if two_dtypes:  # loaded in one that holds both
             kwargs["dtype"] = torch.promote_types(own_dtype, base_dtype)
         kwargs["key_mapping"] = RENAMED | (kwargs.get("key_mapping") or {})
+        model, info = cls._load_own(path, *model_args, config=config, **kwargs)
+        if base is not None:
+            model.attach_base(base)
+        else:
+            if two_dtypes:
+                for name, weight in model.named_parameters():
+                    weight.data = weight.data.to(base_dtype if name.startswith("language_model.") else own_dtype)
+                model.config.dtype, model.config.text_config.dtype = own_dtype, base_dtype
+            model._freeze_base()
+            model._base_as_loaded = model.config.base_model_name_or_path, _samples(model.state_dict())
+        model.generation_config.update(**of_base)
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _read_config(cls, path: str | None, config: PreTrainedConfig | str | os.PathLike | None, kwargs: dict) -> tuple:
+        """
+        The config of the checkpoint at `path`; fields of the base's config among `kwargs`, and outputs that the model's
+        config asks for; the `kwargs` that are left.
+        """
+        if isinstance(config, PreTrainedConfig):
+            config = copy.deepcopy(config)
+        else:
+            # The config's loader takes these away, and the weights' must get them too.
+            names = "cache_dir force_download local_files_only token revision subfolder dtype attn_implementation"
+            needed = {name: kwargs[name] for name in names.split() if name in kwargs}
+            if kwargs.get("dtype") == "auto":  # for the weights; the config would take it for a dtype's name
+                del kwargs["dtype"]
+            config, kwargs = cls.config_class.from_pretrained(config or path, return_unused_kwargs=True, **kwargs)
+            kwargs.update(needed)
+        names = [name for name in kwargs if hasattr(config.text_config, name) and not hasattr(config, name)]
+        of_base = {name: kwargs.pop(name) for name in names}
+        of_base |= {name: True for name in ("output_attentions", "output_hidden_states") if getattr(config, name)}
+        return config, of_base, kwargs
+
+    @classmethod
+    def _load_own(cls, path: str | None, *model_args, **kwargs) -> tuple[Self, dict]:
+        """The model but for an adapter's base, all of whose weights were found, and transformers' loading info."""
         try:
-            model, info = super().from_pretrained(path, *model_args, config=config, output_loading_info=True, **kwargs)
+            model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
             raise OSError(
                 f"The weights of {path} are truncated or corrupt ({error}). Fetch or save the checkpoint again."
@@ -136,24 +163,15 @@ class CheckpointMixin:
                 f"{path or 'The state dict'} lacks {len(missing)} weights that its config calls for, such as "
                 f"{missing[0]}: it is incomplete or the config belongs to another one. Fetch or save it again."
             )
-        peft = getattr(model, "_hf_peft_config_loaded", False)
-        if peft and base is not None and any("language_model." in name for name in info["unexpected_keys"]):
+        peft_of_base = any("language_model." in name for name in info["unexpected_keys"])
+        if peft_of_base and model.language_model is None and getattr(model, "_hf_peft_config_loaded", False):
             raise ValueError(
                 f"The PEFT adapter of {path} has weights for the base too, which is not in the checkpoint: keep it in "
                 "a folder of its own and load it with PeftModel.from_pretrained(model, that folder)."
             )
         # Saved under today's names, whatever they were called in the file.
         model._weight_conversions = [c for c in model._weight_conversions if c.source_patterns != list(RENAMED)]
-        if base is not None:
-            model.attach_base(base)
-        elif two_dtypes:
-            for name, weight in model.named_parameters():
-                weight.data = weight.data.to(base_dtype if name.startswith("language_model.") else own_dtype)
-            model.config.dtype, model.config.text_config.dtype = own_dtype, base_dtype
-        model._freeze_base()
-        model._base_as_loaded = model.config.base_model_name_or_path, _samples(model.state_dict())
-        model.generation_config.update(**of_base)
-        return (model, info) if output_loading_info else model
+        return model, info
 
     def attach_base(self, base: PreTrainedModel) -> None:
         """Gives an adapter its frozen base. Raises `ValueError` when the base does not fit."""
@@ -456,13 +474,6 @@ def _load_base(
     if info["missing_keys"]:
         raise OSError(f"The base at {source!r} lacks weights, such as {sorted(info['missing_keys'])[0]}.")
     return base
-
-
-def _fields_of_base(config: PreTrainedConfig, kwargs: dict) -> dict:
-    """Fields of the base's config among `kwargs`, which they are taken out of, and outputs that `config` asks for."""
-    names = [name for name in kwargs if hasattr(config.text_config, name) and not hasattr(config, name)]
-    outputs = {name: True for name in ("output_attentions", "output_hidden_states") if getattr(config, name)}
-    return {name: kwargs.pop(name) for name in names} | outputs
 
 
 def _quantisation(config: PreTrainedConfig) -> str | None:

@@ -146,3 +146,10 @@ def test_training_over_it(checkpoint, method):
         assert all(gradient is not None and gradient.isfinite().all() for gradient in trained.values())
         directions.append(torch.cat([gradient.flatten() for gradient in trained.values()]))
     assert torch.cosine_similarity(*directions, dim=0) > (0.5 if "4bit" in method else 0.95)
+
+
+def test_a_quantised_generator_is_refused(checkpoint, method):
+    base = checkpoint[0].parent / "models" / "base"
+    generator = AutoModelForCausalLM.from_pretrained(base, quantization_config=CONFIGS[method]())
+    with pytest.raises(ValueError, match="The generator is trained, so it cannot be quantised"):
+        SemCoTForCausalLM.from_components(AutoModelForCausalLM.from_pretrained(base), generator)
