@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 
 class BuildingMixin:
@@ -159,13 +160,14 @@ def _dequantised(backbone: PreTrainedModel, like: PreTrainedModel) -> dict[str, 
     """The weights of the linear layers that `like` has too: what each, quantised in any way, makes of an identity."""
     weights = {}
     for name, layer in like.named_modules():
-        if isinstance(layer, nn.Linear):
-            quantised = backbone.get_submodule(name)
+        if isinstance(layer, (nn.Linear, Conv1D)):
+            quantised, turned = backbone.get_submodule(name), isinstance(layer, Conv1D)  # GPT-2's
+            width = layer.weight.shape[0 if turned else 1]
             # With a gradient, which bitsandbytes' inexact kernels for inference do not carry.
-            identity = torch.eye(layer.in_features, dtype=layer.weight.dtype, device=backbone.device).requires_grad_()
+            identity = torch.eye(width, dtype=layer.weight.dtype, device=backbone.device).requires_grad_()
             with torch.enable_grad():
                 weight = quantised(identity) - (0 if layer.bias is None else quantised.bias)
-            weights[f"{name}.weight"] = weight.detach().T
+            weights[f"{name}.weight"] = weight.detach() if turned else weight.detach().T
     return weights
 
 
