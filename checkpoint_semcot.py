@@ -12,7 +12,7 @@ from typing import Self
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -510,7 +510,7 @@ def _update_card(readme: Path, api: HfApi, repo_id: str, revision: str | None) -
     """Gives the card of this push the text that the Hub's has, and what its metadata say beside."""
     try:
         earlier = ModelCard.load(api.hf_hub_download(repo_id, "README.md", revision=revision))
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return
     for name, value in ModelCard.load(readme).data.to_dict().items():
         found = earlier.data.get(name)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_language_model, tiny_semcot
 from datasets import Dataset
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from transformers.utils import logging as hf_logging
@@ -187,7 +187,8 @@ def test_a_full_checkpoint_is_pushed_without_the_folder_of_its_base(monkeypatch)
         pushed.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
 
     monkeypatch.setattr("checkpoint_semcot.HfApi.create_repo", MagicMock())
-    monkeypatch.setattr("checkpoint_semcot.HfApi.hf_hub_download", MagicMock(side_effect=EntryNotFoundError("no card")))
+    no_card = RemoteEntryNotFoundError("no card", response=MagicMock())
+    monkeypatch.setattr("checkpoint_semcot.HfApi.hf_hub_download", MagicMock(side_effect=no_card))
     monkeypatch.setattr("checkpoint_semcot.HfApi.upload_folder", upload_folder)
     model, _ = tiny_semcot(base_model_name_or_path="/home/someone/tiny-llama", local_base_model="/home/someone/other")
     model.push_to_hub("someone/model")
@@ -233,7 +234,7 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     opened = MagicMock()
     api = opened.return_value
     api.create_repo.return_value.repo_id = "someone/mine"
-    api.hf_hub_download.side_effect = EntryNotFoundError("no card")
+    api.hf_hub_download.side_effect = RemoteEntryNotFoundError("no card", response=MagicMock())
     monkeypatch.setattr("checkpoint_semcot.HfApi", opened)
     said = {"commit_message": "m", "commit_description": "d", "create_pr": create_pr}
     semcot[0].push_to_hub("mine", branch="b", token="t", **said)
@@ -242,6 +243,15 @@ def test_a_push_goes_where_it_was_asked_to(semcot, monkeypatch, create_pr):
     assert [call.kwargs["branch"] for call in api.create_branch.call_args_list] == ([] if create_pr else ["b"])
     given = {"repo_id": "someone/mine", "revision": "b", **said}
     assert given.items() <= api.upload_folder.call_args.kwargs.items()
+
+
+def test_a_card_that_cannot_be_read_is_not_written_over(semcot, monkeypatch):
+    opened = MagicMock()
+    opened.return_value.hf_hub_download.side_effect = LocalEntryNotFoundError("no connection")
+    monkeypatch.setattr("checkpoint_semcot.HfApi", opened)
+    with pytest.raises(LocalEntryNotFoundError, match="no connection"):
+        semcot[0].push_to_hub("mine")
+    opened.return_value.upload_folder.assert_not_called()
 
 
 def test_another_config_than_the_models_is_not_saved(semcot, tmp_path):
