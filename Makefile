@@ -1,6 +1,7 @@
 # make demo        install, fetch the base, answer questions with direct, explicit and implicit reasoning
 # make test        install, fetch the base, lint and test
 # make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
+# make smoke       every stage of training in a minute, its checkpoint loaded and evaluated
 # make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
 # make clean       remove the environment, the base and the caches, but no trained model
 
@@ -16,7 +17,7 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo test base quickstart clean
+.PHONY: demo test base smoke quickstart clean
 .DELETE_ON_ERROR:
 
 demo: base
@@ -28,6 +29,11 @@ test: base
 
 base: $(STAMP)
 	$(PY) -m semcot.fetch_base --output_dir $(BASE)
+
+smoke: base
+	$(PY) train_semcot.py configs/smoke.yaml --output_dir runs/smoke --overwrite_output_dir True $(ARGS)
+	$(PY) eval_semcot.py --model runs/smoke --data synthetic_arithmetic --limit 8 --latency_samples 0 \
+		--methods semcot direct --output_dir runs/smoke/evaluation
 
 quickstart: base
 	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)

@@ -519,6 +519,7 @@ class SemCoTForCausalLM(
         elif module is self:
             initialization.normal_(self.thought_embedding, std=std)
 
+
 def position_ids_of(attention_mask: torch.Tensor) -> torch.LongTensor:
     """Positions that count real tokens only, so that padding on either side changes nothing."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

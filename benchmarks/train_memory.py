@@ -1,14 +1,13 @@
 """
-What training the paper's pairs of 7B takes on each of several GPUs, computed from the sizes of their parts, activations
-not counted; and, on a GPU, what it took in truth, with random weights of the same sizes.
+What training the paper's pairs of 7B takes on a GPU, computed from the sizes of their parts, activations not counted;
+and, on a GPU, what it took in truth, with random weights of the same sizes.
 
-    python benchmarks/train_memory.py --processes 4 --output results/train_memory.json
-    python benchmarks/train_memory.py --measure "Qwen2.5-7B + Qwen2.5-0.5B" --output measured.json
+    python -m benchmarks.train_memory --output results/train_memory.json
+    python -m benchmarks.train_memory --measure "Qwen2.5-7B + Qwen2.5-0.5B" --output measured.json
 """
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,15 +15,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from building_semcot import decoder_layers
+from semcot.data import load_problems
+from semcot.files import write_json
+from semcot.machine import device_name, versions
+from semcot.training import TrainOptions, parse_options, train
 
-from modeling_semcot import decoder_layers  # noqa: E402
-from semcot.data import load_problems  # noqa: E402
-from semcot.files import write_json  # noqa: E402
-from semcot.machine import device_name, versions  # noqa: E402
-from semcot.training import train  # noqa: E402
-from semcot.training.options import TrainOptions, parse_options  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 SIZES = {
     "Llama-2-7B": ("llama", 32000, 4096, 11008, 32, 32, 32),
@@ -61,30 +58,23 @@ def config_of(name: str) -> PreTrainedConfig:
     )
 
 
-def computed(base_config: PreTrainedConfig, generator_config: PreTrainedConfig, encoder_layers: int, n: int) -> dict:
-    """GB for each part in each of `n` processes, and in all for each way of spreading them."""
+def computed(base_config: PreTrainedConfig, generator_config: PreTrainedConfig, encoder_layers: int) -> dict:
+    """GB for each part, and in all while the generator, the encoder or the projection is trained."""
     with torch.device("meta"):
         base, generator = AutoModelForCausalLM.from_config(base_config), AutoModel.from_config(generator_config)
     layers = decoder_layers(base.base_model)
-    spread = HALF * sum(weight.numel() for weight in layers.parameters())
     frozen = HALF * sum(weight.numel() for weight in base.parameters())
     copied = sum(weight.numel() for weight in layers[:encoder_layers].parameters())
     encoder = FULL * copied
     trained = sum(weight.numel() for weight in generator.parameters())
     # Weights, gradients and Adam's two moments; adafactor's are rows and columns, next to nothing.
     adam, adafactor = 4 * FULL * trained, 2 * FULL * trained
-    # ZeRO-2 shares out gradients, moments and a copy of the weights; FSDP all of them, and of the base too.
-    zero2, fsdp = FULL * trained * (1 + 4 / n), adam / n
-    shard = frozen - spread + spread / n
     figures = {
         "base": frozen,
         "generator": adam,
         "encoder": encoder,
-        "each whole": frozen + adam + encoder,
-        "shard_base": shard + adam + encoder,
-        "shard_base, adafactor": shard + adafactor + encoder,
-        "zero2": frozen + zero2 + encoder,
-        "fsdp": frozen / n + fsdp + encoder,
+        "in all": frozen + adam + encoder,
+        "adafactor": frozen + adafactor + encoder,
         "stage 1": frozen + 4 * encoder,
         "stage 1, adafactor": frozen + 2 * encoder,
         "warm-up": frozen + FULL * trained + encoder,
@@ -122,35 +112,33 @@ def measured(base_config: PreTrainedConfig, generator_config: PreTrainedConfig, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--measure", choices=[*PAIRS, "tiny + tiny"], help="train this pair on the present device")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     result = {"versions": versions("torch", "transformers")}
     if arguments.measure is None:
-        result |= {"processes": arguments.processes, "gb": {}}
-        print("| " + " | ".join(["base + generator", *computed(config_of("tiny"), config_of("tiny"), 1, 1)]) + " |")
+        result |= {"gb": {}}
+        print("| " + " | ".join(["base + generator", *computed(config_of("tiny"), config_of("tiny"), 1)]) + " |")
         for pair, recipe in PAIRS.items():
             options = parse_options([str(ROOT / "configs" / recipe), "--output_dir", "-"])
             base, generator = (config_of(name) for name in pair.split(" + "))
-            encoder_layers = options.encoder_end_layer - options.encoder_start_layer
-            figures = computed(base, generator, encoder_layers, arguments.processes)
+            start, end = options.encoder_layers
+            figures = computed(base, generator, end - start)
             result["gb"][pair] = figures
             print("| " + " | ".join([pair, *(f"{size:.1f}" for size in figures.values())]) + " |")
     else:
         base, generator = (config_of(name) for name in arguments.measure.split(" + "))
         recipe = PAIRS.get(arguments.measure, "multiarith_smollm2.yaml")
         with tempfile.TemporaryDirectory() as folder:
-            flags = f"--output_dir {folder}/run --base_model {folder}/base --dataset synthetic_arithmetic"
-            flags += " --num_samples 200 --max_steps 3 --eval_steps 1000 --save_steps 1000"
+            flags = f"--output_dir {folder}/run --base_model {folder}/base --generator {folder}/generator"
+            flags += " --dataset synthetic_arithmetic=200 --max_steps 3"
             options = parse_options([str(ROOT / "configs" / recipe), *flags.split()])
-            options.generator, options.generator_layers = f"{folder}/generator", None
-            encoder_layers = (options.encoder_end_layer or 1) - (options.encoder_start_layer or 0)
+            start, end = options.encoder_layers or (0, 1)
             result |= {
                 "pair": arguments.measure,
                 "device": device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-                "batch_size": options.batch_size,
-                "computed_gb": computed(base, generator, encoder_layers, 1),
+                "batch_size": options.stages[-1].batch_size,
+                "computed_gb": computed(base, generator, end - start),
                 "peak_gb": measured(base, generator, options),
             }
         print(json.dumps(result, indent=2))

@@ -1,31 +1,24 @@
 """
-How fast stage 2 trains: a plain loop (one problem at a time, the whole sequence in the graph, logits everywhere, the
-reasoning embedded whenever it is read) and this project's trainer at several batch sizes, in one process, from the same
-weights, on the same problems, with the same loss.
+How fast stage 2 trains: the batch-1 baseline (one problem at a time, the whole sequence in the graph, logits
+everywhere, the reasoning embedded whenever it is read) and this project's trainer at several batch sizes, in one
+process, from the same weights, on the same problems, with the same loss.
 
-    python benchmarks/train_throughput.py [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
+    python -m benchmarks.train_throughput [--device cuda --dtype bfloat16] [--output results/train_throughput.json]
 
-Before a way is timed, its losses on the same problems are compared with the plain loop's, in float32; where one differs
-by more than 1e-4, that is an error. A CPU that is shared changes its speed within minutes, by a quarter at times: there
-the plain loop and the matrix product are timed again after each way, and a ratio of speeds is that to the plain loop's
-mean time before and after. Beside the speeds stand the operations that a problem costs, and the share of the chip's
-matrix peak that they run at: of what a large matrix product in the same dtype reaches there and then.
-
-Each batch size is timed in several ways: as training goes here by default; with `--cache_questions`, where the base
-does not read the questions again; on a GPU also with `--prefill_question`; where asked for, with `--torch_compile`.
-What is computed once for each problem, before all passes over them, is timed by itself; `ratio_over_passes` has all.
+Before a batch size is timed, its losses on the same problems are compared with the baseline's, in float32; where one
+differs by more than 1e-4, that is an error. A CPU that is shared changes its speed within minutes: there the baseline
+is timed again after each batch size, and a ratio of speeds is that to the mean of the times before and after. Beside
+the speeds stand the operations that a problem costs and the share of the chip's matrix peak that they run at: of what a
+large matrix product in the same dtype reaches there and then.
 """
 
 import argparse
 import json
-import os
-import resource
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -34,360 +27,269 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils import logging
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from modeling_semcot import SemCoTForCausalLM, cast_weights  # noqa: E402
-from semcot.data import load_problems  # noqa: E402
-from semcot.distillation import DistillationCollator, DistillationTrainer, tokenize_problems  # noqa: E402
-from semcot.distillation.question_cache import QuestionCache  # noqa: E402
-from semcot.encoder import build_reasoning_encoder, encode_texts, encode_thoughts  # noqa: E402
-from semcot.files import write_json  # noqa: E402
-from semcot.machine import device_name, versions, without_cudnn_attention  # noqa: E402
-from semcot.training.options import TrainOptions  # noqa: E402
-from semcot.training.run import (  # noqa: E402
-    PAD_TO_MULTIPLE_OF,
-    build_model,
-    compile_layers,
-    header_length,
-    prefills_question,
+from building_semcot import cast_weights
+from modeling_semcot import SemCoTForCausalLM
+from semcot.data import load_problems
+from semcot.distillation import (
+    DistillationCollator,
+    DistillationTrainer,
+    Student,
+    shared_prefix_length,
+    tokenize_problems,
 )
+from semcot.encoder import build_reasoning_encoder, encode_texts, encode_thoughts
+from semcot.files import write_json
+from semcot.machine import device_name, peak_memory, versions, without_cudnn_attention
+from semcot.training.build import build_model
+from semcot.training.options import TrainOptions
+from semcot.training.run import PAD_TO_MULTIPLE_OF
 
 LEARNING_RATE = 3e-4
 LARGEST_DIFFERENCE = 1e-4
-PASSES = (1, 3, 5, 10)
-COMPARED, WARM_UP, PLAIN_AGAIN = 32, 4, 12
-"""Problems whose losses are compared, or one batch; batches before the clock runs; problems of a further plain loop."""
+COMPARED, WARM_UP, BASELINE_AGAIN = 32, 4, 12
+"""Problems whose losses are compared; batches before the clock runs; problems of a further baseline."""
 
 
-def plain_losses(
-    model: SemCoTForCausalLM, encoder: SentenceTransformer | None, row: dict, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The mean cross-entropy of one answer and how far the thoughts are from meaning the reasoning, without any shortcut.
-    """
-    prompt, answer = row["prompt_ids"], row["answer_ids"]
-    input_ids = torch.tensor([prompt + answer], device=device)
-    labels = torch.tensor([[-100] * len(prompt) + answer], device=device)
-    outputs = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), labels=labels)
-    if encoder is None:
-        return outputs.loss, torch.zeros(())
-    meaning, wanted = encode_thoughts(encoder, outputs.thoughts), encode_texts(encoder, [row["reasoning"]])
-    return outputs.loss, (1 - torch.nn.functional.cosine_similarity(meaning, wanted.to(meaning))).mean()
+@dataclass
+class Bench:
+    """What both ways to train share."""
+
+    model: SemCoTForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    encoder: SentenceTransformer | None
+    rows: Dataset
+    options: argparse.Namespace
+    folder: str
+
+    def __post_init__(self) -> None:
+        self.device = torch.device(self.options.device)
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.dtype == "bfloat16")
+        longest = max(self.rows["length"]) + PAD_TO_MULTIPLE_OF
+        self.shared_prefix = shared_prefix_length(self.model, list(self.rows["prompt_ids"]), longest)
+        self._start = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+
+    def reset(self) -> None:
+        """To the weights that both begin with."""
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                if weight.requires_grad:
+                    weight.copy_(self._start[name])
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def baseline_losses(self, row: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """The answer's mean cross-entropy and the thoughts' distance from the reasoning, without any shortcut."""
+        prompt, answer = row["prompt_ids"], row["answer_ids"]
+        input_ids = torch.tensor([prompt + answer], device=self.device)
+        labels = torch.tensor([[-100] * len(prompt) + answer], device=self.device)
+        outputs = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), labels=labels)
+        if self.encoder is None:
+            return outputs.loss, torch.zeros(())
+        meaning, wanted = (
+            encode_thoughts(self.encoder, outputs.thoughts),
+            encode_texts(self.encoder, [row["reasoning"]]),
+        )
+        return outputs.loss, (1 - torch.nn.functional.cosine_similarity(meaning, wanted.to(meaning))).mean()
+
+    def baseline(self, rows: list[dict]) -> float:
+        """Trains on the rows one by one; returns problems per second."""
+        self.reset()
+        optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=LEARNING_RATE)
+        self.model.train()
+        started = self.now()
+        for row in rows:
+            with self.autocast:
+                answer_loss, alignment_loss = self.baseline_losses(row)
+            ((1 - self.options.alpha) * answer_loss + self.options.alpha * alignment_loss).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return len(rows) / (self.now() - started)
+
+    def trainer(self, batch_size: int, rows: Dataset) -> DistillationTrainer:
+        """Set to train in batches, from the weights that both begin with."""
+        self.reset()
+        arguments = TrainingArguments(
+            output_dir=self.folder,
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            max_steps=len(rows) // batch_size,
+            bf16=self.options.dtype == "bfloat16",
+            use_cpu=self.device.type == "cpu",
+            torch_compile=self.options.torch_compile,
+            remove_unused_columns=False,
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            report_to="none",
+        )
+        multiple = PAD_TO_MULTIPLE_OF if self.device.type == "cuda" else 1
+        alpha = self.options.alpha
+        return DistillationTrainer(
+            Student(self.model, self.shared_prefix).train(),
+            arguments,
+            train_dataset=rows,
+            data_collator=DistillationCollator(self.tokenizer.pad_token_id, self.shared_prefix, multiple),
+            losses={"answer": 1 - alpha} | ({"alignment": alpha} if alpha else {}),
+            reasoning_encoder=self.encoder,
+        )
+
+    def compare(self, batch_size: int, rows: list[dict]) -> float:
+        """The largest difference between the losses of the first rows in batches and one by one, in float32."""
+        rows = rows[: len(rows) // batch_size * batch_size]
+        dtype = self.model.language_model.dtype
+        cast_weights(self.model.language_model, torch.float32)
+        trainer = self.trainer(batch_size, self.rows)
+        if self.encoder is not None:
+            for row, meaning in zip(rows, encode_texts(self.encoder, [row["reasoning"] for row in rows]), strict=True):
+                row["reasoning_embedding"] = meaning.float().cpu()
+        for start in range(0, len(rows), batch_size):
+            loss_of(trainer, rows[start : start + batch_size])
+        found = {name: torch.stack(terms).sum(0).tolist() for name, terms in trainer._terms[""].items()}
+        with torch.no_grad():
+            losses = torch.tensor([self.baseline_losses(row) for row in rows])
+        cast_weights(self.model.language_model, dtype)
+        num_tokens = torch.tensor([len(row["answer_ids"]) for row in rows])
+        expected = {"answer_loss": float((losses[:, 0] * num_tokens).sum() / num_tokens.sum())}
+        if self.encoder is not None:
+            expected["alignment_loss"] = float(losses[:, 1].mean())
+        return max(abs(found[name][0] / found[name][1] - loss) for name, loss in expected.items())
+
+    def operations(self, compute_loss: Callable[[], torch.Tensor]) -> int:
+        """Operations of the matrix products in one forward and backward pass."""
+        # Attention by plain products: of the fused kinds the counter does not know all.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            with self.autocast:
+                loss = compute_loss()
+            loss.backward()
+        self.model.zero_grad()
+        return counter.get_total_flops()
+
+    def matrix_peak(self) -> float:
+        """Operations per second of a large matrix product."""
+        size = 8192 if self.device.type == "cuda" else 2048
+        matrix = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.options.dtype))
+        for _ in range(3):
+            matrix @ matrix
+        started = self.now()
+        for _ in range(20):
+            matrix @ matrix
+        return 20 * 2 * size**3 / (self.now() - started)
 
 
-def plain_loop(
-    model: SemCoTForCausalLM,
-    encoder: SentenceTransformer | None,
-    alpha: float,
-    rows: list[dict],
-    device: torch.device,
-    autocast: torch.autocast,
-) -> float:
-    """Trains on the rows one by one; returns problems per second."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
-    model.train()
-    started = now(device)
-    for row in rows:
-        with autocast:
-            answer_loss, alignment_loss = plain_losses(model, encoder, row, device)
-        ((1 - alpha) * answer_loss + alpha * alignment_loss).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return len(rows) / (now(device) - started)
+def loss_of(trainer: DistillationTrainer, batch: list[dict]) -> torch.Tensor:
+    return trainer.compute_loss(trainer.model, trainer._prepare_inputs(trainer.data_collator(batch)))
 
 
-def make_trainer(
-    model: SemCoTForCausalLM,
-    encoder: SentenceTransformer | None,
-    rows: Dataset,
-    collator: DistillationCollator,
-    batch_size: int,
-    options: argparse.Namespace,
-    folder: str,
-) -> DistillationTrainer:
-    arguments = TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=batch_size,
-        learning_rate=LEARNING_RATE,
-        max_steps=len(rows) // batch_size,
-        bf16=options.dtype == "bfloat16",
-        use_cpu=options.device == "cpu",
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        report_to="none",
-    )
-    return DistillationTrainer(
-        model,
-        arguments,
-        train_dataset=rows,
-        data_collator=collator,
-        reasoning_encoder=encoder,
-        alpha=options.alpha,
-    )
+def measure(bench: Bench, figures: dict) -> None:
+    """Fills in the figures: the baseline, then each batch size beside it."""
+    options, rows = bench.options, bench.rows
+    by_length = sorted(rows, key=lambda row: row["length"])
+    some = list(rows.select(range(options.baseline_samples)))
+    bench.baseline(some[:2])  # warm-up
+    rates, peaks = [bench.baseline(some)], [bench.matrix_peak()]
+
+    def record(name: str, rate: float, operations: float) -> None:
+        figures["samples_per_s"][name] = rate
+        figures["ratio"][name] = rate * mean(1 / each for each in rates[-2:])
+        figures["gflop_per_sample"][name] = operations / 1e9
+        figures["share_of_matrix_peak"][name] = operations * rate / mean(peaks[-2:])
+        print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
+        if options.output:
+            write_json(options.output, figures)
+
+    middle = by_length[len(by_length) // 2]
+    record("baseline", rates[0], bench.operations(lambda: sum(bench.baseline_losses(middle))))
+    for size in options.batch_sizes:
+        name = f"batch {size}"
+        worst = bench.compare(size, rows.select(range(min(len(rows), max(COMPARED, size)))).to_list())
+        figures["largest_difference_of_losses"][name] = worst
+        if worst > LARGEST_DIFFERENCE:
+            raise RuntimeError(f"In {name} a loss differs by {worst} from the baseline's.")
+        trainer, batch = bench.trainer(size, rows), by_length[(len(rows) - size) // 2 :][:size]
+        operations = bench.operations(lambda t=trainer, b=batch: loss_of(t, b)) / size
+        bench.trainer(size, rows.select(range(min(len(rows), WARM_UP * size)))).train()
+        steps = min(len(rows) // size, options.steps or len(rows))
+        trainer = bench.trainer(size, rows.select(range(steps * size)))
+        seconds = trainer.train().metrics["train_runtime"]  # without the trainer's start; synchronised at its end
+        if bench.device.type == "cpu":  # a GPU keeps its speed
+            rates.append(bench.baseline(some[:BASELINE_AGAIN]))
+            peaks.append(bench.matrix_peak())
+        record(name, steps * size / seconds, operations)
+    figures["baseline_samples_per_s"] = rates
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product."""
-    size = 8192 if device.type == "cuda" else 2048
-    matrix = torch.randn(size, size, device=device, dtype=dtype)
-    for _ in range(3):
-        matrix @ matrix
-    started = now(device)
-    for _ in range(20):
-        matrix @ matrix
-    return 20 * 2 * size**3 / (now(device) - started)
-
-
-def operations(compute_loss: Callable[[], torch.Tensor], autocast: torch.autocast) -> int:
-    """Operations of the matrix products in one forward and backward pass."""
-    # Attention by plain products: of the fused kinds the counter does not know all.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        with autocast:
-            loss = compute_loss()
-        loss.backward()
-    return counter.get_total_flops()
-
-
-def ratios_over_passes(each: float, cached: float, embedded: float, kept: float) -> dict[int, float]:
-    """
-    How much faster than the plain loop a run of so many passes is, in the quicker of two ways. `each` and `cached` are
-    what a problem takes in a pass of either, `embedded` what both pay for it once, `kept` what the second pays besides,
-    all in times of a problem of the plain loop.
-    """
-    return {passes: passes / (embedded + min(passes * each, kept + passes * cached)) for passes in PASSES}
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base_model", default=TrainOptions.base_model)
+    parser.add_argument("--base_model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--generator_layers", type=int, default=10)
     parser.add_argument("--num_thoughts", type=int, default=5)
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the semantic loss; 0 for none")
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the alignment; 0 for none")
     parser.add_argument("--data", default="synthetic_arithmetic")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 4, 8, 16, 32])
-    parser.add_argument("--plain_samples", type=int, default=48)
+    parser.add_argument("--baseline_samples", type=int, default=48)
     parser.add_argument("--samples", type=int, default=256, help="of each of our runs, rounded to whole batches")
     parser.add_argument("--steps", type=int, help="of each of our runs at most")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="bfloat16 on a GPU, else float32")
-    parser.add_argument("--torch_compile", action="store_true", help="time compiled layers as well, last")
+    parser.add_argument("--torch_compile", action="store_true", help="compile what is trained in batches")
     parser.add_argument("--attn_implementation", help="by default that which training takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if options.samples < max(*options.batch_sizes, options.plain_samples):
-        parser.error(f"--samples {options.samples} are fewer than a batch or than the --plain_samples")
+    if options.samples < max(*options.batch_sizes, options.baseline_samples):
+        parser.error(f"--samples {options.samples} are fewer than a batch or than the --baseline_samples")
     options.dtype = options.dtype or ("float32" if options.device == "cpu" else "bfloat16")
+    return options
+
+
+def main() -> None:
+    options = parse_arguments()
     logging.set_verbosity_error()
     without_cudnn_attention()  # as in training
-    device = torch.device(options.device)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16")
-
-    base_dtype = options.dtype if device.type == "cuda" else "float32"
     problems = load_problems(options.data, "train", num_samples=options.samples, seed=options.seed)
     recipe = TrainOptions(
         output_dir="",
         base_model=options.base_model,
-        generator_layers=options.generator_layers,
+        generator=options.generator_layers,
         num_thoughts=options.num_thoughts,
-        dtype=base_dtype,
-        bf16=options.dtype == "bfloat16",
+        dtype=options.dtype if options.device == "cuda" else "float32",
         attn_implementation=options.attn_implementation,
+        trainer={"bf16": options.dtype == "bfloat16"},
     )
     model, tokenizer = build_model(recipe)
-    model.to(device)
-    encoder, embeddings, once = None, None, {}
+    model.to(options.device)
+    encoder, rows = None, tokenize_problems(problems, tokenizer, options.num_thoughts)
     if options.alpha > 0:
         encoder = build_reasoning_encoder(model.language_model, tokenizer).requires_grad_(False).eval()
-        started = now(device)
-        with autocast:
-            embeddings = encode_texts(encoder, list(problems["reasoning"])).float().cpu()
-        once["reasonings embedded"] = (now(device) - started) / len(problems)
-    rows = tokenize_problems(problems, tokenizer, options.num_thoughts)
-    if embeddings is not None:
-        rows = rows.add_column("reasoning_embedding", list(embeddings.numpy()))
-    by_length = sorted(rows, key=lambda row: row["length"])
-    compared = rows.select(range(min(len(rows), max(COMPARED, *options.batch_sizes)))).to_list()
-    length = header_length(model, tokenizer, rows)
-    multiple = PAD_TO_MULTIPLE_OF if device.type == "cuda" else 1
-    collator = DistillationCollator(tokenizer.pad_token_id, length, pad_to_multiple_of=multiple)
-    ways = {"": recipe, ", questions cached": replace(recipe, cache_questions=True)}
-    if device.type == "cuda":
-        ways[", question prefilled"] = replace(recipe, prefill_question=True)
-    if options.torch_compile:
-        ways[", compiled"] = replace(recipe, torch_compile=True)
-    trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        embeddings = encode_texts(encoder, list(problems["reasoning"])).float().cpu().numpy()
+        rows = rows.add_column("reasoning_embedding", list(embeddings))
     figures = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": device_name(device),
+        "command": " ".join(["python", "-m", "benchmarks.train_throughput", *sys.argv[1:]]),
+        "device": device_name(torch.device(options.device)),
         "threads": torch.get_num_threads(),
         "dtype": options.dtype,
         "attention": model.language_model.config._attn_implementation,
         "seed": options.seed,
         "versions": versions("torch", "transformers"),
         "alpha": options.alpha,
-        "mean_tokens": sum(rows["length"]) / len(rows),
-        "largest_difference_of_losses": {},
-        "samples_per_s": {},
-        "plain_samples_per_s": [],
-        "ratio": {},
-        "ratio_over_passes": {},
-        "gflop_per_sample": {},
-        "share_of_matrix_peak": {},
-        "peak_gpu_gb": {},
-        "failed": {},
+        "mean_tokens": mean(rows["length"]),
     }
-
-    def reset() -> None:
-        """To the weights that all begin with."""
-        vars(model).pop("forward", None)  # the autocast that an earlier trainer left around the class's own
-        with torch.no_grad():
-            for name, weight in trained.items():
-                model.get_parameter(name).copy_(weight)
-
-    peaks: list[float] = []
-
-    def trainer_of(way: TrainOptions, batch_size: int, cache: QuestionCache, some: Dataset) -> DistillationTrainer:
-        """Set to train in this way, from the weights that all begin with."""
-        reset()
-        model.prefill_question = prefills_question(replace(way, batch_size=batch_size), model)
-        collate = replace(collator, question_cache=cache if way.cache_questions else None)
-        return make_trainer(model.train(), encoder, some, collate, batch_size, options, folder)
-
-    def loss_of(trainer: DistillationTrainer, batch: list[dict]) -> torch.Tensor:
-        return trainer.compute_loss(model, trainer._prepare_inputs(trainer.data_collator(batch)))
-
-    def plain_means() -> list[dict[str, float]]:
-        """The plain loop's losses of the first rows, for each number of rows up to all that are compared."""
-        num_tokens = torch.tensor([len(row["answer_ids"]) for row in compared])
-        with torch.no_grad():
-            losses = torch.tensor([plain_losses(model, encoder, row, device) for row in compared])
-        counts = torch.stack([num_tokens, torch.ones_like(num_tokens)], 1)
-        terms = ["answer_loss", "alignment_loss"] if encoder is not None else ["answer_loss"]
-        means = (losses * counts).cumsum(0) / counts.cumsum(0)
-        return [dict(zip(terms, mean, strict=False)) for mean in means.tolist()]
-
-    def compare(name: str, trainer: DistillationTrainer) -> None:
-        """The losses of the first rows with those of the plain loop."""
-        size = trainer.args.per_device_train_batch_size
-        count = min(max(COMPARED, size), len(compared)) // size * size
-        for start in range(0, count, size):
-            loss_of(trainer, compared[start : start + size])
-        sums = {term: torch.stack(trainer._terms[""][term]).sum(0).tolist() for term in plain[count - 1]}
-        losses = {term: total / number for term, (total, number) in sums.items()}
-        worst = max(abs(losses[term] - loss) for term, loss in plain[count - 1].items())
-        figures["largest_difference_of_losses"][name] = worst
-        if worst > LARGEST_DIFFERENCE:
-            raise RuntimeError(f"In {name} the losses are {losses}, in the plain loop {plain[count - 1]}.")
-
-    def save() -> None:
-        if options.output:
-            write_json(options.output, figures)
-
-    def restart_peak_memory() -> None:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-
-    def record(name: str, rate: float, operations_per_sample: float) -> None:
-        """Beside the last two of the plain loop's speeds, before and after it."""
-        before, after = figures["plain_samples_per_s"][-2:]
-        figures["samples_per_s"][name] = rate
-        figures["ratio"][name] = rate * (1 / before + 1 / after) / 2
-        figures["gflop_per_sample"][name] = operations_per_sample / 1e9
-        figures["share_of_matrix_peak"][name] = operations_per_sample * rate / mean(peaks[-2:])
-        if device.type == "cuda":
-            figures["peak_gpu_gb"][name] = torch.cuda.max_memory_allocated() / 1e9
-        save()
-        print(f"{name}: {rate:.2f} problems/s, {figures['ratio'][name]:.2f}×", flush=True)
-
-    def time_plain_loop(again: bool = False) -> float:
-        """Its speed and the matrix product's, beside the others; on a GPU, which keeps its own, once for all."""
-        if again and device.type != "cpu":
-            return figures["plain_samples_per_s"][-1]
-        reset()
-        some = plain_rows[:PLAIN_AGAIN] if again else plain_rows
-        peaks.append(matrix_peak(device, getattr(torch, options.dtype)))
-        restart_peak_memory()
-        rate = plain_loop(model, encoder, options.alpha, some, device, autocast)
-        figures["plain_samples_per_s"].append(rate)
-        return rate
-
-    def time_way(way: str, chosen: TrainOptions, cache: QuestionCache) -> None:
-        """Compares the losses of each batch size and times it."""
-        counts = {}
-        for size in options.batch_sizes:
-            trainer = trainer_of(chosen, size, cache, rows)
-            batch = by_length[(len(by_length) - size) // 2 :][:size]
-            counts[size] = operations(lambda t=trainer, b=batch: loss_of(t, b), autocast)
-        if chosen.torch_compile:
-            compile_layers(chosen, model, encoder)
-        cast_weights(model.language_model, torch.float32)
-        for size in options.batch_sizes:
-            compare(f"batch {size}{way}", trainer_of(chosen, size, compared_cache, rows))
-        cast_weights(model.language_model, getattr(torch, base_dtype))
-        for size in options.batch_sizes:
-            some = rows.select(range(min(len(rows), WARM_UP * size)))
-            trainer_of(chosen, size, cache, some).train()
-            steps = min(len(rows) // size, options.steps or len(rows))
-            trainer = trainer_of(chosen, size, cache, rows.select(range(steps * size)))
-            restart_peak_memory()
-            seconds = trainer.train().metrics["train_runtime"]  # without the trainer's start; synchronised at its end
-            if not chosen.torch_compile:  # its layers stay compiled, in the plain loop too
-                time_plain_loop(again=True)
-            record(f"batch {size}{way}", steps * size / seconds, counts[size] / size)
-
+    names = "largest_difference_of_losses", "samples_per_s", "ratio", "gflop_per_sample", "share_of_matrix_peak"
+    figures |= {name: {} for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        # Losses are compared in float32, where all ways are the same but for rounding.
-        cast_weights(model.language_model, torch.float32)
-        if encoder is not None:
-            meanings = encode_texts(encoder, [row["reasoning"] for row in compared])
-            for row, meaning in zip(compared, meanings, strict=True):
-                row["reasoning_embedding"] = meaning.float().cpu()
-        plain = plain_means()
-        compared_cache = QuestionCache(model, rows.select(range(len(compared))), length, Path(folder) / "compared.bin")
-        cast_weights(model.language_model, getattr(torch, base_dtype))
-
-        plain_rows = list(rows.select(range(options.plain_samples)))
-        plain_loop(model, encoder, options.alpha, plain_rows[:2], device, autocast)  # warm-up
-        rate = time_plain_loop()
-        figures["plain_samples_per_s"].append(rate)
-        middle = by_length[len(by_length) // 2]
-        record("plain", rate, operations(lambda: sum(plain_losses(model, encoder, middle, device)), autocast))
-
-        started = now(device)
-        cache = QuestionCache(model, rows, length, Path(folder) / "questions.bin", options.dtype == "bfloat16")
-        once["questions kept"] = (now(device) - started) / len(rows)
-        for way, chosen in ways.items():
-            try:
-                time_way(way, chosen, cache)
-            except Exception as error:  # the other ways are timed all the same
-                traceback.print_exc()
-                figures["failed"][way] = repr(error)
-                cast_weights(model.language_model, getattr(torch, base_dtype))
-    figures["seconds_once_per_problem"] = once
-    plain_rate = figures["samples_per_s"]["plain"]
-    both = {f"batch {size}{way}" for size in options.batch_sizes for way in ("", ", questions cached")}
-    for size in options.batch_sizes if both <= figures["samples_per_s"].keys() else []:
-        each, cached = (1 / figures["ratio"][f"batch {size}{way}"] for way in ("", ", questions cached"))
-        embedded, kept = (once.get(name, 0.0) * plain_rate for name in ("reasonings embedded", "questions kept"))
-        figures["ratio_over_passes"][f"batch {size}"] = ratios_over_passes(each, cached, embedded, kept)
-    figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    figures["cpu_count"] = os.cpu_count()
+        bench = Bench(model, tokenizer, encoder, rows, options, folder)
+        figures["shared_prefix"] = bench.shared_prefix
+        measure(bench, figures)
+    figures["peak_memory_gb"] = round(peak_memory(torch.device(options.device)) / 1e9, 2)
     print(json.dumps(figures, indent=2))
-    save()
-    sys.exit(bool(figures["failed"]))
+    if options.output:
+        write_json(options.output, figures)
 
 
 if __name__ == "__main__":

@@ -112,25 +112,26 @@ def tiny_semcot(family: str = "llama", generator=2, chat: bool = True, num_thoug
 
 
 def tiny_options(base: Path, folder: Path):
-    from semcot.training.options import TrainOptions
+    """A recipe with every kind of stage but an interchange, for a tiny base."""
+    from semcot.training.options import Stage, TrainOptions
 
+    started = ["projection", "thought_embedding"]
+    all_losses = {"answer": 0.5, "alignment": 0.5, "token_supervision": 0.5}
     return TrainOptions(
         output_dir=str(folder),
         base_model=str(base),
-        generator_layers=2,
-        num_samples=[40, 60],
+        generator=2,
+        dataset={"synthetic_coin_flip": 40, "synthetic_arithmetic": 60},
         validation_fraction=0.1,
-        encoder_batch_size=8,
-        encoder_embedding_dim=16,
-        batch_size=8,
-        warmup_epochs=0.5,
-        lens_weight=0.5,
-        lens_epochs=0.5,
+        stages=[
+            Stage(name="dense", train=["reasoning_encoder.dense"], learning_rate=1e-3, batch_size=8),
+            Stage(name="all", train=["reasoning_encoder"], learning_rate=1e-5, batch_size=8),
+            Stage(name="warm_up", train=started, losses=all_losses, epochs=0.5, learning_rate=1e-3, batch_size=8),
+            Stage(name="thoughts", train=[*started, "generator"], losses={"token_supervision": 1.0}, batch_size=8),
+            Stage(name="generator", train=[*started, "refiner", "generator"], losses=all_losses, batch_size=8),
+        ],
         max_steps=5,
-        eval_steps=5,
-        save_steps=2,
-        logging_steps=1,
-        bf16=False,
+        trainer={"eval_steps": 5, "save_steps": 2, "logging_steps": 1, "bf16": False},
     )
 
 

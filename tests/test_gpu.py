@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model, tiny_options
-from runs import SCRIPT, as_flags
+from runs import answers_alone, assert_same_weights, check_losses, histories, run
 from safetensors.torch import load_file
-from test_sharding import check_losses, deepspeed
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from semcot.training.options import TrainOptions
@@ -64,49 +63,36 @@ def test_real_size():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> TrainOptions:
-    """A run of all phases, in bfloat16 as is the default on a GPU, which others are compared with."""
+    """A run of all stages, in bfloat16 as is the default on a GPU, which others are compared with."""
     folder = tmp_path_factory.mktemp("gpu")
     tiny_language_model(max_position_embeddings=1024).save_pretrained(folder / "tiny-llama")
     tiny_base_tokenizer().save_pretrained(folder / "tiny-llama")
-    options = replace(tiny_options(folder / "tiny-llama", folder / "run"), bf16=None)
-    run_training(SCRIPT, options)
+    options = tiny_options(folder / "tiny-llama", folder / "run")
+    options = replace(options, trainer={**options.trainer, "bf16": None})
+    run(options)
     return options
 
 
-def run_training(command: list[str], options: TrainOptions) -> None:
-    result = subprocess.run([*command, *as_flags(options)], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
-
 def test_the_same_seed_gives_the_same_weights(trained, tmp_path):
-    run_training(SCRIPT, replace(trained, output_dir=str(tmp_path / "again")))
-    weights, again = (load_file(Path(path) / "model.safetensors") for path in (trained.output_dir, tmp_path / "again"))
+    run(replace(trained, output_dir=str(tmp_path / "again")))
+    assert_same_weights(tmp_path / "again", Path(trained.output_dir))
+    weights = load_file(Path(trained.output_dir) / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
     record = json.loads((Path(trained.output_dir) / "training.json").read_text())
     assert 0 < min(record["peak_memory_gb"].values()) and record["device"] == torch.cuda.get_device_name()
 
 
-@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml", pytest.param("zero2.yaml", marks=deepspeed)])
-def test_engines_of_accelerate(config, trained, tmp_path):
-    """With one process, which NCCL and the engines take like any other number."""
+def test_data_parallelism_by_accelerate(trained, tmp_path):
+    """With one process, which NCCL takes like any other number."""
     options = replace(trained, output_dir=str(tmp_path / "run"))
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{config}"]
-    run_training([*launcher, "--num_processes", "1", "--main_process_port", "0", "train_semcot.py"], options)
-    assert check_losses(options, trained, TERMS, tolerance=0.02)
-
-
-@pytest.mark.parametrize("changed", [{"prefill_question": True}, {"cache_questions": True}])
-def test_other_ways_to_train_have_the_same_losses(changed, trained, tmp_path):
-    options = replace(trained, output_dir=str(tmp_path / "run"), **changed)
-    run_training(SCRIPT, options)
-    assert check_losses(options, trained, TERMS, tolerance=0.02)
+    config = str(ROOT / "configs" / "accelerate" / "ddp.yaml")
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "1"]
+    assert check_losses(run(options, *launcher, "--main_process_port", "0"), histories(trained), TERMS, 0.02)
 
 
 @pytest.mark.slow
 def test_compiled_the_losses_are_the_same(trained, tmp_path):
-    expected = replace(trained, output_dir=str(tmp_path / "expected"), warmup_epochs=0.0, lens_epochs=0.0)
-    options = replace(expected, output_dir=str(tmp_path / "run"), torch_compile=True)
-    for each in (expected, options):
-        run_training(SCRIPT, each)
-    assert check_losses(options, expected, TERMS, tolerance=0.02)
+    expected = answers_alone(replace(trained, output_dir=str(tmp_path / "expected")))
+    compiled = {**trained.trainer, "torch_compile": True}
+    compiled = replace(expected, output_dir=str(tmp_path / "run"), trainer=compiled)
+    assert check_losses(run(compiled), run(expected), {"answer_loss", "loss"}, 0.02)

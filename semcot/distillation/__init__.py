@@ -1,15 +1,24 @@
 """Stage 2 of training: a generator learns implicit tokens that mean the reasoning and let the frozen base answer."""
 
 from semcot.distillation.collator import DistillationCollator
-from semcot.distillation.targets import IGNORED, lens_targets, split_steps, step_places, tokenize_problems
+from semcot.distillation.student import Student, shared_prefix_length
+from semcot.distillation.targets import (
+    IGNORED,
+    split_steps,
+    step_places,
+    token_supervision_targets,
+    tokenize_problems,
+)
 from semcot.distillation.trainer import DistillationTrainer
 
 __all__ = [
     "IGNORED",
     "DistillationCollator",
     "DistillationTrainer",
-    "lens_targets",
+    "Student",
+    "shared_prefix_length",
     "split_steps",
     "step_places",
+    "token_supervision_targets",
     "tokenize_problems",
 ]

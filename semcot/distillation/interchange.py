@@ -1,10 +1,11 @@
 """
-Problems whose earlier steps come from others, to teach `thought_layers` to go on from a result that they read.
+Interchange intervention as training data: problems whose earlier steps come from others (interchange intervention
+training, arXiv 2112.00826), to teach the refiner to go on from a result that it reads.
 
 The generator works out all steps of a reasoning at once, so that nothing forces it to make the last one from what it
 spelt of those before. Here the states of the earlier steps are taken from other problems, and the last step is worked
 out anew from their results: "12 / 4 = 3, 3 * 12 = 36, 36 + 31 = 67" with a 3 * 6 = 18 in the second place asks for
-"18 + 31 = 49". Only reading the thoughts gets that right. Of last steps, sums and differences alone are exchanged: a
+"18 + 31 = 49". Only reading the thoughts gets that right. Of last steps, sums and differences alone are made anew: a
 product or a quotient of a result is what the generator gets right in one go. The states are computed once, and the
 layers that learn go over K of them a problem, so that this reads far more problems a second than training the generator
 does.
@@ -13,7 +14,7 @@ does.
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import Equation
 from semcot.distillation.collator import DistillationCollator
-from semcot.distillation.targets import IGNORED, lens_targets, split_steps, step_places
+from semcot.distillation.targets import IGNORED, split_steps, step_places, token_supervision_targets
 
 ATTEMPTS = 30
 
@@ -45,14 +46,14 @@ class LastStep(NamedTuple):
         return self.equation.write(values) if self.equation.solve(values) > 0 else None
 
 
-def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
+def last_step(condensed_reasoning: str, supervised_steps: int) -> LastStep | None:
     """
     How the last step, a sum or a difference, goes on from those before it that the thoughts spell. `None` where it is
     the only one or another operation, where it does not go on, where one of its numbers might be either of two, or
     where a step is not true.
     """
     steps = split_steps(condensed_reasoning)
-    if not 2 <= len(steps) <= lens_steps or not all(" = " in step for step in steps):
+    if not 2 <= len(steps) <= supervised_steps or not all(" = " in step for step in steps):
         return None
     try:
         *earlier, last = map(Equation.parse, steps)
@@ -67,38 +68,39 @@ def last_step(condensed_reasoning: str, lens_steps: int) -> LastStep | None:
 
 
 @dataclass
-class ExchangeCollator(DistillationCollator):
+class InterchangeCollator(DistillationCollator):
     """
     Turns most rows of a batch into problems, drawn at random, whose earlier steps are those of others. What is drawn
     depends on the seed, the row's `index` and the pass over the problems alone, so that a resumed run repeats.
 
     Args:
         states: the generator's states, (problems, K, width), from [`states_of`], in the order of the problems' `index`.
-        problems: the first of them, with `condensed_reasoning` and `lens_ids`; those that come after them, for
+        problems: the first of them, with `condensed_reasoning` and `thought_labels`; those that come after them, for
             validation, stay as they are.
         spelt: which of these problems' places are spelt right as they are, (problems, K).
-        share: of the rows, those that become problems with exchanged steps; the others stay as they are.
+        share: of the rows, those that get steps of others; the others stay as they are.
         epoch: tells which pass over the problems it is.
     """
 
+    _: KW_ONLY
     states: np.ndarray
     problems: Dataset
     spelt: np.ndarray
     tokenizer: PreTrainedTokenizerBase
-    lens_steps: int
+    supervised_steps: int
     share: float
     seed: int
     epoch: Callable[[], int]
 
     def __post_init__(self) -> None:
         texts = self.problems["condensed_reasoning"]
-        self._lens_ids = list(self.problems["lens_ids"])
-        self._tokens = {IGNORED, *(token for ids in self._lens_ids for token in ids)}  # that the lens tells apart
-        self._last_steps = [last_step(text, self.lens_steps) for text in texts]
+        self._thought_labels = list(self.problems["thought_labels"])
+        self._tokens = {IGNORED, *(token for ids in self._thought_labels for token in ids)}  # that the loss tells apart
+        self._last_steps = [last_step(text, self.supervised_steps) for text in texts]
         self._num_thoughts = self.states.shape[1]
         # Of problems with so many steps, for each earlier one, those whose thoughts there spell the whole result.
         self._donors: dict[int, list[list[int]]] = {}
-        for number in range(2, self.lens_steps + 1):
+        for number in range(2, self.supervised_steps + 1):
             places = step_places(number, self._num_thoughts)
             self._donors[number] = [
                 [
@@ -109,7 +111,7 @@ class ExchangeCollator(DistillationCollator):
                 ]
                 for j, where in enumerate(places[:-1])
             ]
-        self._exchangeable = [
+        self._receivers = [
             i for i, step in enumerate(self._last_steps) if step and all(self._donors[len(step.results) + 1])
         ]
 
@@ -119,13 +121,13 @@ class ExchangeCollator(DistillationCollator):
     def _draw(self, index: int) -> dict[str, np.ndarray | list[int]]:
         """What the problem's row is to hold."""
         rng = random.Random(f"{self.seed} {self.epoch()} {index}")
-        if index < len(self._lens_ids) and self._exchangeable and rng.random() < self.share:
+        if index < len(self._thought_labels) and self._receivers and rng.random() < self.share:
             for _ in range(ATTEMPTS):
-                if exchanged := self._exchange(rng.choice(self._exchangeable), rng):
-                    return exchanged
+                if changed := self._interchange(rng.choice(self._receivers), rng):
+                    return changed
         return {"generator_states": np.array(self.states[index])}
 
-    def _exchange(self, index: int, rng: random.Random) -> dict[str, np.ndarray | list[int]] | None:
+    def _interchange(self, index: int, rng: random.Random) -> dict[str, np.ndarray | list[int]] | None:
         """A problem with other earlier steps; `None` where the last one cannot be made from those that were drawn."""
         step = self._last_steps[index]
         others = [rng.choice(donors) for donors in self._donors[len(step.results) + 1]]
@@ -134,14 +136,15 @@ class ExchangeCollator(DistillationCollator):
             return None
         *places, last = step_places(len(others) + 1, self._num_thoughts)
         filler = ", ".join(["0"] * len(others))
-        new = lens_targets(f"{filler}, {redone}", self.tokenizer, self._num_thoughts, self.lens_steps)
+        text = f"{filler}, {redone}"
+        new = token_supervision_targets(text, self.tokenizer, self._num_thoughts, self.supervised_steps)
         if not self._tokens.issuperset(new[last]):
             return None
-        states, lens_ids = np.array(self.states[index]), [*self._lens_ids[index][: last.start], *new[last]]
+        states, labels = np.array(self.states[index]), [*self._thought_labels[index][: last.start], *new[last]]
         for other, where in zip(others, places, strict=True):
             states[where] = self.states[other, where]
-            lens_ids[where] = self._lens_ids[other][where]
-        return {"generator_states": states, "lens_ids": lens_ids}
+            labels[where] = self._thought_labels[other][where]
+        return {"generator_states": states, "thought_labels": labels}
 
 
 def with_index(problems: Dataset, start: int = 0) -> Dataset:
@@ -188,14 +191,14 @@ def states_of(
 
 @torch.no_grad()
 def spelt_right(
-    model: SemCoTForCausalLM, states: np.ndarray, lens_ids: list[list[int]], lens_tokens: torch.LongTensor
+    model: SemCoTForCausalLM, states: np.ndarray, thought_labels: list[list[int]], supervised_tokens: torch.LongTensor
 ) -> np.ndarray:
     """Which places of each problem (problems, K) the thoughts spell right, or need not spell."""
-    table = model.get_input_embeddings().weight[lens_tokens.to(model.device)]
+    table = model.get_input_embeddings().weight[supervised_tokens.to(model.device)]
     right = []
     for start in range(0, len(states), 1024):
         thoughts = model.project(torch.tensor(states[start : start + 1024]).to(model.projection.weight))
-        wanted = torch.tensor(lens_ids[start : start + 1024])
-        read = lens_tokens[(thoughts @ table.T.to(thoughts)).argmax(-1).cpu()]
+        wanted = torch.tensor(thought_labels[start : start + 1024])
+        read = supervised_tokens[(thoughts @ table.T.to(thoughts)).argmax(-1).cpu()]
         right.append((read == wanted) | (wanted == IGNORED))
     return torch.cat(right).numpy()

@@ -11,51 +11,44 @@ IGNORED = -100
 
 
 def tokenize_problems(
-    problems: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    num_thoughts: int,
-    explain: bool = False,
-    lens_steps: int = 1,
+    problems: Dataset, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, supervised_steps: int = 1
 ) -> Dataset:
     """
     Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
-    space and the end of sequence), `explanation_ids` (the condensed reasoning, empty unless `explain`), `lens_ids`
-    (what [`lens_targets`] says), `length`.
+    space and the end of sequence), `thought_labels` (what [`token_supervision_targets`] says), `length`.
     """
-    eos = [tokenizer.eos_token_id]
 
     def tokenize(batch: dict) -> dict:
         rendered = [render_prompt(tokenizer, question) for question in batch["question"]]
         prompts = tokenizer(rendered, add_special_tokens=False).input_ids
-        answers = [tokens + eos for tokens in tokenize_targets(tokenizer, batch["answer"])]
-        texts = batch["condensed_reasoning"]
-        condensed = zip(texts, tokenize_targets(tokenizer, texts), strict=True)
-        explanations = [tokens + eos if explain and text else [] for text, tokens in condensed]
+        answers = [[*tokens, tokenizer.eos_token_id] for tokens in tokenize_targets(tokenizer, batch["answer"])]
+        spelt = (num_thoughts, supervised_steps)
         return {
             "prompt_ids": prompts,
             "answer_ids": answers,
-            "explanation_ids": explanations,
-            "lens_ids": [lens_targets(text, tokenizer, num_thoughts, lens_steps) for text in texts],
-            "length": [len(p) + len(a) + len(e) for p, a, e in zip(prompts, answers, explanations, strict=True)],
+            "thought_labels": [
+                token_supervision_targets(text, tokenizer, *spelt) for text in batch["condensed_reasoning"]
+            ],
+            "length": [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)],
         }
 
     return problems.map(tokenize, batched=True, desc="Tokenizing")
 
 
-def lens_targets(
-    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, lens_steps: int
+def token_supervision_targets(
+    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, supervised_steps: int
 ) -> list[int]:
     """
-    What the thoughts spell: of each of the last `lens_steps` steps, the last tokens that are not blank, so that every
-    result has its own place. Half of the thoughts are the last step's, the steps before it share the other half; with
-    `lens_steps` = 1 the text is one step. Steps are parted by a comma or semicolon and a space. -100 stands in front of
-    short steps, and for missing ones.
+    The token that each thought is to spell: of each of the last `supervised_steps` steps, the last tokens that are not
+    blank, so that every result has its own place. Half of the thoughts are the last step's, the steps before it share
+    the other half; with 1 supervised step the text is one step. Steps are parted by a comma or semicolon and a space.
+    -100 stands in front of short steps, and for missing ones.
 
     "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
     `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
     """
-    steps = split_steps(condensed_reasoning)[-lens_steps:] if lens_steps > 1 else [condensed_reasoning]
-    *earlier, last = steps
+    several = supervised_steps > 1
+    *earlier, last = split_steps(condensed_reasoning)[-supervised_steps:] if several else [condensed_reasoning]
     half = num_thoughts // 2
 
     def end(step: str, width: int) -> list[int]:
@@ -64,7 +57,7 @@ def lens_targets(
         return [IGNORED] * (width - len(tokens)) + tokens
 
     targets = [token for step in earlier for token in end(step, half // len(earlier))]
-    targets += end(last, num_thoughts if lens_steps == 1 else num_thoughts - half)
+    targets += end(last, num_thoughts - half if several else num_thoughts)
     return [IGNORED] * (num_thoughts - len(targets)) + targets
 
 
@@ -74,7 +67,7 @@ def split_steps(condensed_reasoning: str) -> list[str]:
 
 
 def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
-    """Which thoughts [`lens_targets`] gives to each of two or more steps."""
+    """The thoughts that [`token_supervision_targets`] gives to each of two or more steps."""
     half = num_thoughts // 2
     width = half // (num_steps - 1)
     first = half - width * (num_steps - 1)

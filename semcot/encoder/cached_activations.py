@@ -13,7 +13,7 @@ from semcot.encoder.reasoning_module import ReasoningModule
 LARGEST = torch.finfo(torch.float16).max
 
 
-class StateCache:
+class CachedStates:
     """
     The base's states at layer `start` of a reasoning encoder's first module, for a set of texts, in half precision.
 
@@ -74,7 +74,7 @@ class StateCache:
         }
 
 
-class MeanCache:
+class CachedMeans:
     """
     The mean of each text's states behind a reasoning encoder's first module, for a training that leaves the module as
     it is: one vector a text, in float32.

@@ -15,10 +15,9 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-from semcot.encoder.cached_activations import MeanCache, StateCache
+from semcot.encoder.cached_activations import CachedMeans, CachedStates
 from semcot.encoder.reasoning_encoder import encode_texts, frozen, load_weights
 from semcot.files import last_whole_checkpoint, write_json
-from semcot.sharding import GradientsInBuckets
 
 PAIR = ["reasoning", "condensed_reasoning"]
 RETRIEVAL_POOL = 100
@@ -37,13 +36,39 @@ DEFAULT_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One round of training. `max_steps` above zero overrides `num_train_epochs`."""
+    """One round of training; `max_steps` above zero overrides `epochs`."""
 
     name: str
     learning_rate: float
     train_layers: bool
-    num_train_epochs: float = 1.0
+    """The copied layers too, not the dense layer alone."""
+    epochs: float = 1.0
     max_steps: int = -1
+    batch_size: int = 32
+    temperature: float = 0.05
+    """Cosine similarities are divided by it."""
+
+    def passes(self, num_pairs: int, world_size: int) -> float:
+        """How often each pair is read."""
+        return self.epochs if self.max_steps < 0 else self.max_steps * self.batch_size * world_size / num_pairs
+
+    def arguments(self, folder: Path, num_pairs: int, given: dict[str, Any]) -> SentenceTransformerTrainingArguments:
+        """What sentence-transformers is told."""
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(folder),
+            learning_rate=self.learning_rate,
+            num_train_epochs=self.epochs,
+            max_steps=self.max_steps,
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=self.batch_size,
+            batch_sampler=BatchSamplers.NO_DUPLICATES,  # the same text twice would be its own negative
+            **DEFAULT_ARGUMENTS | given,
+        )
+        if "warmup_steps" not in given:
+            steps = self.passes(num_pairs, arguments.world_size) * num_pairs
+            arguments.warmup_steps = warm_up_steps(WARM_UP, round(steps / (self.batch_size * arguments.world_size)))
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel
+        return arguments
 
 
 WARM_UP = 0.1
@@ -59,13 +84,8 @@ def train_reasoning_encoder(
     train: Dataset,
     validation: Dataset,
     output_dir: str | os.PathLike,
-    *,
     phases: Sequence[Phase] = PHASES,
-    batch_size: int = 32,
-    temperature: float = 0.05,
-    seed: int = 0,
     resume_from_checkpoint: bool = False,
-    cache_bytes: int = 2**31,
     **training_arguments: Any,
 ) -> dict[str, Any]:
     """
@@ -77,12 +97,9 @@ def train_reasoning_encoder(
         train, validation: data sets with the columns `reasoning` and `condensed_reasoning`.
         output_dir: becomes the encoder's folder; while training goes on, `output_dir/phases` holds its checkpoints.
         phases: what to train and how fast, one after the other; by default the dense layer, then the layers as well.
-        temperature: cosine similarities are divided by it.
         resume_from_checkpoint: go on where an earlier call with the same arguments ended, or start if there was none.
             The outcome is that of an uninterrupted run. Otherwise checkpoints of an earlier call are thrown away.
-        cache_bytes: where texts are read more than once, the base's states are kept, in half precision, in a file that
-            is mapped and not read where it is larger than this.
-        training_arguments: for `SentenceTransformerTrainingArguments`: logging_steps, save_steps, report_to, bf16, …
+        training_arguments: for `SentenceTransformerTrainingArguments`: seed, logging_steps, save_steps, bf16, …
 
     Returns:
         Per phase `loss` and the share of held-out pairs found, `reasoning_to_condensed` and `condensed_to_reasoning`
@@ -91,40 +108,13 @@ def train_reasoning_encoder(
     Raises:
         ValueError: a data set lacks a column or has too few pairs, or two phases have one name.
     """
-    for name, pairs, least in (("train", train, 2), ("validation", validation, 1)):
-        if missing := set(PAIR) - set(pairs.column_names):
-            raise ValueError(f"The {name} set lacks the columns {sorted(missing)}; it has {pairs.column_names}.")
-        if len(pairs) < least:
-            raise ValueError(f"The {name} set has {len(pairs)} pairs; contrastive training needs at least {least}.")
-    train, validation = train.select_columns(PAIR), validation.select_columns(PAIR)
-
+    train, validation = _pairs(train, "train", 2), _pairs(validation, "validation", 1)
     if len({phase.name for phase in phases}) < max(1, len(phases)):
         raise ValueError(f"Phases need names of their own, got {[phase.name for phase in phases]}.")
-
     folder = Path(output_dir)
     work, summary = folder / "phases", folder / FIGURES_FILE
-    arguments = {
-        phase: SentenceTransformerTrainingArguments(
-            output_dir=str(work / phase.name),
-            learning_rate=phase.learning_rate,
-            num_train_epochs=phase.num_train_epochs,
-            max_steps=phase.max_steps,
-            per_device_train_batch_size=batch_size,
-            per_device_eval_batch_size=batch_size,
-            batch_sampler=BatchSamplers.NO_DUPLICATES,  # the same text twice would be its own negative
-            seed=seed,
-            **DEFAULT_ARGUMENTS | training_arguments,
-        )
-        for phase in phases
-    }
-    process = arguments[phases[-1]]
-    per_step = batch_size * process.world_size
-    passes = [
-        phase.num_train_epochs if phase.max_steps < 0 else phase.max_steps * per_step / len(train) for phase in phases
-    ]
-    for phase, times in zip(phases, passes, strict=True):
-        if "warmup_steps" not in training_arguments:
-            arguments[phase].warmup_steps = warm_up_steps(WARM_UP, round(times * len(train) / per_step))
+    arguments = {phase: phase.arguments(work / phase.name, len(train), training_arguments) for phase in phases}
+    process = arguments[phases[0]]
     with process.main_process_first(local=False):
         if process.should_save and not resume_from_checkpoint:
             summary.unlink(missing_ok=True)
@@ -134,19 +124,40 @@ def train_reasoning_encoder(
         frozen(encoder)
         return json.loads(summary.read_text())
 
+    figures = _train_phases(encoder, train, validation, arguments, work)
+    with process.main_process_first(local=False):
+        if process.should_save:
+            encoder.save_pretrained(str(folder))
+            losses = {phase.name: json.loads((work / phase.name / LOSSES_FILE).read_text()) for phase in phases}
+            write_json(folder / LOSSES_FILE, losses)
+            write_json(summary, figures)
+    if process.should_save:
+        _clear(work)
+    return figures
+
+
+def _train_phases(
+    encoder: SentenceTransformer,
+    train: Dataset,
+    validation: Dataset,
+    arguments: dict[Phase, SentenceTransformerTrainingArguments],
+    work: Path,
+) -> dict[str, Any]:
+    """Trains the phases, each with its arguments, keeps the best one's weights, and returns the figures of all."""
+    process = next(iter(arguments.values()))
+    passes = {phase: phase.passes(len(train), process.world_size) for phase in arguments}
     texts = [text for pairs in (train, validation) for column in PAIR for text in pairs[column]]
-    if sum(passes) > 1:
+    cached, figures, kept = None, {}, None
+    if sum(passes.values()) > 1:
         with process.main_process_first(local=False):
-            encoder[0].state_cache = StateCache(encoder[0], texts, work / "states.npy", max_bytes=cache_bytes)
-    figures, kept = {}, None
-    states = encoder[0].state_cache
-    for phase, times in zip(phases, passes, strict=True):
+            cached = CachedStates(encoder[0], texts, work / "states.npy")
+    for phase in arguments:
         record = work / phase.name / FIGURES_FILE
         if not record.is_file():
-            encoder[0].state_cache = states
-            if times > 1 and not phase.train_layers:
-                encoder[0].state_cache = MeanCache(encoder[0], texts)
-            found = _train_phase(encoder, train, validation, phase, temperature, arguments[phase])
+            encoder[0].cached_activations = cached
+            if passes[phase] > 1 and not phase.train_layers:
+                encoder[0].cached_activations = CachedMeans(encoder[0], texts)
+            found = _train_phase(encoder, train, validation, phase, arguments[phase])
             with process.main_process_first(local=False):
                 if process.should_save:
                     encoder.save_pretrained(str(work / phase.name / "encoder"))
@@ -157,26 +168,29 @@ def train_reasoning_encoder(
         load_weights(encoder, work / kept / "encoder")
         if process.should_save:
             print(_describe(phase, figures[phase.name], kept), flush=True)
-
-    encoder[0].state_cache = None
+    encoder[0].cached_activations = None
     frozen(encoder)
-    figures |= {"kept": kept, "pool": min(len(validation), RETRIEVAL_POOL)}
-    with process.main_process_first(local=False):
-        if process.should_save:
-            encoder.save_pretrained(str(folder))
-            losses = {phase.name: json.loads((work / phase.name / LOSSES_FILE).read_text()) for phase in phases}
-            write_json(folder / LOSSES_FILE, losses)
-            write_json(summary, figures)
-    if process.should_save:  # last of all, and no more needed, but for the curves that report_to drew
-        for folder in (*(work / phase.name for phase in phases), work):
-            for path in folder.iterdir():
-                if path.is_file():
-                    path.unlink()
-                elif folder != work and path.name != LOGS:
-                    shutil.rmtree(path)
-            if not any(folder.iterdir()):
-                folder.rmdir()
-    return figures
+    return figures | {"kept": kept, "pool": min(len(validation), RETRIEVAL_POOL)}
+
+
+def _pairs(problems: Dataset, split: str, least: int) -> Dataset:
+    if missing := set(PAIR) - set(problems.column_names):
+        raise ValueError(f"The {split} set lacks the columns {sorted(missing)}; it has {problems.column_names}.")
+    if len(problems) < least:
+        raise ValueError(f"The {split} set has {len(problems)} pairs; contrastive training needs at least {least}.")
+    return problems.select_columns(PAIR)
+
+
+def _clear(work: Path) -> None:
+    """Removes the checkpoints, no more needed, but leaves the curves that report_to drew."""
+    for folder in (*(path for path in work.iterdir() if path.is_dir()), work):
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
+            elif folder != work and path.name != LOGS:
+                shutil.rmtree(path)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def warm_up_steps(share: float, steps: int) -> int:
@@ -202,7 +216,7 @@ def retrieval_accuracy(encoder: SentenceTransformer, pairs: Dataset, batch_size:
     return {"reasoning_to_condensed": accuracy(similarity), "condensed_to_reasoning": accuracy(similarity.T)}
 
 
-class _Trainer(GradientsInBuckets, SentenceTransformerTrainer):
+class _Trainer(SentenceTransformerTrainer):
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         # The base stays where it is; the stock method would load it a second time, by name.
         load_weights(self.model, Path(checkpoint_path))
@@ -218,7 +232,6 @@ def _train_phase(
     train: Dataset,
     validation: Dataset,
     phase: Phase,
-    temperature: float,
     arguments: SentenceTransformerTrainingArguments,
 ) -> dict[str, float]:
     """Trains one phase, from its last whole checkpoint if there is one, and returns its validation figures."""
@@ -226,12 +239,11 @@ def _train_phase(
     encoder[0].requires_grad_(phase.train_layers)
     loss = MultipleNegativesRankingLoss(
         encoder,
-        scale=1 / temperature,
+        scale=1 / phase.temperature,
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
         gather_across_devices=arguments.world_size > 1,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # never DataParallel
     trainer = _Trainer(encoder, arguments, train_dataset=train, eval_dataset=validation, loss=loss)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
     if trainer.state.global_step < phase.max_steps:  # several processes leave out batches that are not full
@@ -239,7 +251,7 @@ def _train_phase(
             f"The reasoning encoder took {trainer.state.global_step} of {phase.max_steps} steps: {len(train)} pairs of "
             f"reasoning and condensed reasoning, of which no two in a batch are equal, do not fill a batch of "
             f"{arguments.per_device_train_batch_size} in each process, of {arguments.world_size}. Give a smaller "
-            "encoder_batch_size, more data, or one process."
+            "batch_size, more data, or one process."
         )
     if arguments.should_save:
         write_json(Path(arguments.output_dir) / LOSSES_FILE, trainer.state.log_history)

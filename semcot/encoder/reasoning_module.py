@@ -76,7 +76,7 @@ class ReasoningModule(InputModule):
         if not all(parameter.is_floating_point() for parameter in upper.parameters()):
             raise ValueError(f"The base {language_model.name_or_path!r} is quantised: load it unquantised for stage 1.")
         self.upper = upper.float().requires_grad_(True)
-        self.state_cache = None
+        self.cached_activations = None
         """What training computed ahead: gives the features of texts that it contains."""
 
     @property
@@ -89,12 +89,12 @@ class ReasoningModule(InputModule):
     ) -> dict[str, torch.Tensor]:
         """
         Tokenizes texts, without special tokens: `input_ids` and `attention_mask`, (batch, length), padded on the right.
-        Of texts in the `state_cache`, instead of `input_ids` what it holds.
+        Of texts in the `cached_activations`, instead of `input_ids` what it holds.
 
         Raises:
             ValueError: a text is empty.
         """
-        cache = self.state_cache
+        cache = self.cached_activations
         if cache is not None and not prompt and max_length is None and all(text in cache for text in inputs):
             return cache(inputs)
         batch = self.tokenizer(

@@ -1,59 +1,59 @@
-"""What the model card says of a training run."""
+"""What the model card says of a training run; the template is `card.md.jinja` beside this file."""
 
 import os
 from dataclasses import asdict
 from pathlib import Path
 
+from jinja2 import Environment
+
 from semcot.data import AUGMENTED, HUB_DATASETS
-from semcot.training.options import PHASES, TrainOptions
+from semcot.training.options import TrainOptions, flat
 from semcot.training.record import RESUME_FLAGS
 
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 SHOWN = (
     "loss",
     "answer_loss",
     "alignment_loss",
-    "explanation_loss",
-    "lens_loss",
-    "lens_accuracy",
+    "token_supervision_loss",
+    "token_supervision_accuracy",
     "accuracy",
     "reasoning_to_condensed",
     "condensed_to_reasoning",
 )
+"""The figures of a stage that are worth a line."""
 
 
 def hub_datasets(options: TrainOptions) -> list[str]:
     """Ids of the Hub's data sets among the sources, for the card."""
-    names = dict.fromkeys(name.removeprefix(AUGMENTED) for name, _ in options.sources)
+    names = dict.fromkeys(name.removeprefix(AUGMENTED) for name in _sources(options))
     return [HUB_DATASETS[name] for name in names if name in HUB_DATASETS]
 
 
 def describe_for_card(options: TrainOptions, record: dict) -> str:
     """The card's sections on data, validation figures and hyperparameters."""
-    data = ", ".join(f"{_shown(name)} ({count})" if count else _shown(name) for name, count in options.sources)
-    lines = [
-        "## Training",
-        "",
-        f"Data: {data}; {record['train_problems']} problems to train on and {record['validation_problems']} of the "
-        f"same source for validation (seed {options.seed}). Hardware: {record['device']}.",
-        "",
-        "| phase | figure on the validation split | value |",
-        "|---|---|---|",
-    ]
-    encoder = record.get("reasoning_encoder", {})
-    rows = {f"reasoning encoder, {name}": encoder[name] for name in ("dense", "all") if name in encoder}
-    rows |= {f"generator, {name}": record[name] for name in PHASES if name in record}
-    for phase, figures in rows.items():
-        lines += [f"| {phase} | {name.replace('_', ' ')} | {figures[name]:.4g} |" for name in figures if name in SHOWN]
-    lines += ["", "| option | value |", "|---|---|"]
-    skipped = {*RESUME_FLAGS, "dataset" if options.train_file else "train_file"}
-    lines += [f"| {name} | {_shown(value)} |" for name, value in asdict(options).items() if name not in skipped]
-    return "\n".join(lines)
+    shown = {name: _shown(value) for name, value in flat(asdict(options)).items() if name not in RESUME_FLAGS}
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        sources={_shown(name): count for name, count in _sources(options).items()},
+        record=record,
+        seed=options.seed,
+        figures=SHOWN,
+        options=shown,
+    )
+
+
+def _sources(options: TrainOptions) -> dict[str, int | None]:
+    own = (stage.dataset for stage in options.stages if stage.dataset)
+    return options.dataset | {name: count for sources in own for name, count in sources.items()}
 
 
 def _shown(value: object) -> object:
     """An option's value on the card: of a path, which says nothing elsewhere, its last part."""
     if isinstance(value, list):
         return [_shown(part) for part in value]
+    if isinstance(value, dict):
+        return {_shown(name): part for name, part in value.items()}
     if isinstance(value, str) and os.path.exists(name := value.removeprefix(AUGMENTED)):
         return value[: -len(name)] + Path(name).resolve().name
     return value

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 
 from semcot.data import fingerprint
 from semcot.files import write_json
 from semcot.machine import device_name, versions
-from semcot.sharding import engine
-from semcot.training.options import TrainOptions
+from semcot.training.options import TrainOptions, flat
+from semcot.training.problems import Problems
 
 # A run may be moved, and pushed when it is done.
 RESUME_FLAGS = (
@@ -22,11 +21,8 @@ RESUME_FLAGS = (
     "overwrite_output_dir",
     "push_to_hub",
     "hub_model_id",
-    "report_to",
+    "trainer.report_to",
 )
-
-PLAIN = "data parallelism"
-"""What a run is recorded with that no engine was asked for."""
 
 
 def check_output_dir(options: TrainOptions) -> None:
@@ -41,12 +37,13 @@ def check_output_dir(options: TrainOptions) -> None:
     record = folder / "options.json"
     if folder.exists() and any(folder.iterdir()):
         if _resumes(options):
-            before, now = json.loads(record.read_text()), asdict(options)
-            changed = [name for name in now if now[name] != before.get(name) and name not in RESUME_FLAGS]
+            before, now = flat(json.loads(record.read_text())), flat(asdict(options))
+            names = {**now, **before}.keys() - set(RESUME_FLAGS)
+            changed = sorted(name for name in names if now.get(name) != before.get(name))
             if changed:
                 raise ValueError(
                     f"{folder} was started with other options: "
-                    + ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+                    + ", ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
                     + ". Resume with the same ones, or start in another folder."
                 )
             return
@@ -62,7 +59,7 @@ def check_output_dir(options: TrainOptions) -> None:
             )
         for name in ("base_model", "generator"):
             source = getattr(options, name)
-            if source and Path(source).resolve() == folder.resolve():
+            if isinstance(source, str) and Path(source).resolve() == folder.resolve():
                 raise ValueError(f"{name} is {source}, which would be overwritten: give another --output_dir.")
 
 
@@ -73,7 +70,7 @@ def prepare_output_dir(options: TrainOptions) -> None:
     if _resumes(options):
         return
     if folder.exists():
-        for name in ("phases", "reasoning_encoder"):
+        for name in ("stages", "reasoning_encoder"):
             shutil.rmtree(folder / name, ignore_errors=True)
         # An earlier run's model beside this one's options would pass for it, were this one cut short.
         for name in ("README.md", "data.json", "training.json", "config.json", "model*.safetensors*"):
@@ -87,32 +84,45 @@ def _resumes(options: TrainOptions) -> bool:
     return options.resume_from_checkpoint and (Path(options.output_dir) / "options.json").exists()
 
 
-def describe_run(train_set: Dataset, validation_set: Dataset) -> dict:
-    """What is needed to tell one run from another: versions, hardware and a fingerprint of the data."""
+def describe_run(problems: dict[str, Problems], shared: Problems) -> dict:
+    """
+    What is needed to tell one run from another: versions, hardware and a fingerprint of the data, those that all stages
+    share and those that a stage has for itself.
+    """
     state = PartialState()
     return {
         "versions": versions("torch", "transformers", "accelerate", "sentence_transformers", "datasets"),
         "device": device_name(state.device),
         "cpu_threads": torch.get_num_threads(),
         "processes": state.num_processes,
-        "engine": engine() or PLAIN,
-        "train_problems": len(train_set),
-        "validation_problems": len(validation_set),
-        "data_sha256": fingerprint(train_set),
-        "validation_sha256": fingerprint(validation_set),
+        **_describe(shared),
+        "stage_data": {name: _describe(own) for name, own in problems.items() if own is not shared},
+        "stages": {},
+        "peak_memory_gb": {},
+    }
+
+
+def _describe(problems: Problems) -> dict:
+    return {
+        "train_problems": len(problems.train),
+        "validation_problems": len(problems.validation),
+        "data_sha256": fingerprint(problems.train),
+        "validation_sha256": fingerprint(problems.validation),
     }
 
 
 def check_same_run(output_dir: Path, record: dict) -> None:
-    """Raises `ValueError` when a run is resumed with other data, another number of processes or another engine."""
+    """Raises `ValueError` when a run is resumed with other data or another number of processes."""
     file = output_dir / "data.json"
-    names = "data_sha256", "validation_sha256", "train_problems", "validation_problems", "processes", "engine"
+    names = "data_sha256", "validation_sha256", "train_problems", "validation_problems", "stage_data", "processes"
     now = {name: record[name] for name in names}
     if file.exists():
-        before = {**now, "engine": PLAIN, **json.loads(file.read_text())}  # older records lack some
-        if changed := [f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]:
+        before = json.loads(file.read_text())
+        if changed := [
+            f"{name} was {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
+        ]:
             raise ValueError(
-                f"{output_dir} was started with other data, processes or engine: {', '.join(changed)}. Resume with the "
-                "same, or start in another folder."
+                f"{output_dir} was started with other data or processes: {', '.join(changed)}. Resume with the same, "
+                "or start in another folder."
             )
     write_json(file, now)

@@ -1,10 +1,10 @@
 """
-Makes a small, portable copy of a checkpoint: `python -m semcot.training.weight_averaging --model RUN --output_dir .`
+A small, portable copy of a checkpoint: `python -m semcot.training.weight_averaging --model RUN --output_dir .`
 
 The weights are stored in bfloat16 (or another dtype, some in float8) and still load in the one that config.json names,
 float32. The base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of
-which was trained on from the one before, the mean of the weights is taken, which can be better than any of them. The
-clone's own checkpoint is made this way.
+which was trained on from the one before, the weights are averaged, which can be better than any of them (model soups,
+arXiv 2203.05482). The clone's own checkpoint is made this way.
 """
 
 import re
@@ -14,19 +14,18 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, HfArgumentParser
 
-from modeling_semcot import SemCoTForCausalLM, is_local
+from checkpoint_semcot import is_local
+from modeling_semcot import SemCoTForCausalLM
+from semcot.distillation import Student
 from semcot.machine import dtype_named
 
 
 @dataclass
-class PublishOptions:
+class AveragingOptions:
     """Options of `python -m semcot.training.weight_averaging`."""
 
     model: list[str] = field(metadata={"help": "The checkpoint to copy, or several whose weights are averaged."})
     output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})
-    thought_passes: int | None = field(
-        default=None, metadata={"help": "Passes that the copy thinks in; by default those it was trained with."}
-    )
     weights_dtype: str = field(default="bfloat16", metadata={"help": "Dtype in which the weights are stored."})
     float8: str | None = field(
         default=None,
@@ -34,21 +33,20 @@ class PublishOptions:
     )
 
 
-def publish(options: PublishOptions) -> None:
+def average_weights(options: AveragingOptions) -> None:
     """Writes the copy and says how large it is."""
     dtype = dtype_named(options.weights_dtype)
     models = [SemCoTForCausalLM.from_pretrained(path, dtype=torch.float32) for path in options.model]
     model = models[-1]
-    weights = [other.state_dict() for other in models]
+    weights = [Student(other).own_weights() for other in models]  # the base is named, not copied
     shapes = [{name: weight.shape for name, weight in part.items()} for part in weights]
     same = ["base_model_name_or_path", "num_thoughts", "thought_offset"]
-    same += ["thought_passes"] if options.thought_passes is None else []
     for path, other, found in zip(options.model, models, shapes, strict=True):
         differs = [name for name in same if getattr(other.config, name) != getattr(model.config, name)]
         differs += ["weights of other shapes"] if found != shapes[-1] else []
         if differs:
             raise ValueError(
-                f"{path} differs from {options.model[-1]} in {', '.join(differs)}; their mean would be neither's."
+                f"{path} differs from {options.model[-1]} in {', '.join(differs)}; their average would be neither's."
             )
     if is_local(model.config.base_model_name_or_path):
         raise ValueError(
@@ -59,10 +57,7 @@ def publish(options: PublishOptions) -> None:
     for name in weights[0]:
         in_float8 = options.float8 and re.search(options.float8, name)
         mean[name] = (sum(w[name] for w in weights) / len(weights)).to(torch.float8_e4m3fn if in_float8 else dtype)
-    if options.thought_passes is not None:
-        model.config.thought_passes = options.thought_passes
-        model.config.check_passes()
-    model.save_pretrained(options.output_dir, state_dict=mean, keep_local_base_model=False)
+    model.save_pretrained(options.output_dir, state_dict=mean, checkpoint_kind="adapter", keep_local_base_model=False)
     tokenizer = AutoTokenizer.from_pretrained(options.model[-1], trust_remote_code=True, padding_side="left")
     for key in ("is_local", "local_files_only"):  # how it was loaded here, which transformers would save
         tokenizer.init_kwargs.pop(key, None)
@@ -72,4 +67,4 @@ def publish(options: PublishOptions) -> None:
 
 
 if __name__ == "__main__":
-    publish(HfArgumentParser(PublishOptions).parse_args_into_dataclasses()[0])
+    average_weights(HfArgumentParser(AveragingOptions).parse_args_into_dataclasses()[0])

@@ -1,4 +1,4 @@
-"""Steps exchanged between problems, and the layers that learn from them to read the thoughts."""
+"""Steps of other problems, and the refiner that learns from them to read the thoughts."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import tiny_base_tokenizer, tiny_semcot
 
-from modeling_semcot import decoder_layers
+from building_semcot import decoder_layers
 from semcot.data import Equation, load_problems
-from semcot.distillation import IGNORED, lens_targets, step_places, tokenize_problems
-from semcot.distillation.interchange import ExchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
+from semcot.distillation import IGNORED, step_places, token_supervision_targets, tokenize_problems
+from semcot.distillation.interchange import InterchangeCollator, LastStep, last_step, spelt_right, states_of, with_index
 
 K = 8
 
@@ -33,7 +33,7 @@ K = 8
     ],
 )
 def test_how_the_last_step_goes_on(text, expected):
-    assert last_step(text, lens_steps=3) == expected
+    assert last_step(text, supervised_steps=3) == expected
 
 
 def test_a_last_step_is_redone_with_other_results():
@@ -42,7 +42,7 @@ def test_a_last_step_is_redone_with_other_results():
     assert minus.redone((18,)) == "20 - 18 = 2" and minus.redone((20,)) is None
 
 
-def test_places_are_those_of_the_lens_targets():
+def test_places_are_those_of_the_token_supervision_targets():
     tokenizer = tiny_base_tokenizer()
     steps = ["11 + 22 = 33", "44 + 55 = 99", "66 + 11 = 77"]
     for thoughts in (5, 8):
@@ -50,9 +50,11 @@ def test_places_are_those_of_the_lens_targets():
             if number - 1 > thoughts // 2:
                 continue
             *before, last = step_places(number, thoughts)
-            whole = lens_targets(", ".join(steps[:number]), tokenizer, thoughts, 3)
+            whole = token_supervision_targets(", ".join(steps[:number]), tokenizer, thoughts, 3)
             for j, where in enumerate(before):
-                other = lens_targets(", ".join([*steps[:j], "0", *steps[j + 1 : number]]), tokenizer, thoughts, 3)
+                other = token_supervision_targets(
+                    ", ".join([*steps[:j], "0", *steps[j + 1 : number]]), tokenizer, thoughts, 3
+                )
                 changed = [i for i in range(thoughts) if whole[i] != other[i]]
                 assert changed and set(changed) <= set(range(thoughts)[where])
             assert last.stop == thoughts and last.start == thoughts // 2
@@ -61,9 +63,9 @@ def test_places_are_those_of_the_lens_targets():
 @pytest.fixture
 def prepared(tmp_path):
     """A tiny model, forty stories of one to three steps, and their states."""
-    model, tokenizer = tiny_semcot(num_thoughts=K, thought_layers=1)
+    model, tokenizer = tiny_semcot(num_thoughts=K, refiner_layers=1)
     problems = tokenize_problems(
-        load_problems("synthetic_arithmetic", num_samples=40, seed=3), tokenizer, K, lens_steps=3
+        load_problems("synthetic_arithmetic", num_samples=40, seed=3), tokenizer, K, supervised_steps=3
     )
     for layer in decoder_layers(model.generator):
         layer.self_attn.attention_dropout = 0.5  # which has no part in them
@@ -71,13 +73,19 @@ def prepared(tmp_path):
     return model, tokenizer, problems, states
 
 
+def collator_of(prepared, **given) -> InterchangeCollator:
+    _, tokenizer, problems, states = prepared
+    spelt = np.ones((40, K), dtype=bool)
+    fixed = {"states": states, "problems": problems, "spelt": spelt, "tokenizer": tokenizer, "supervised_steps": 3}
+    drawn = {"share": 0.8, "seed": 5, "epoch": lambda: 0}
+    return InterchangeCollator(tokenizer.pad_token_id, **{**fixed, **drawn, **given})
+
+
 def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
     model, tokenizer, problems, states = prepared
     for i in range(0, 40, 9):
         alone = model.generator_states(torch.tensor([problems[i]["prompt_ids"]]))
         torch.testing.assert_close(torch.tensor(states[i]).float(), alone[0], atol=5e-3, rtol=5e-3)
-        given = model(torch.tensor([problems[i]["prompt_ids"]]), generator_states=alone, thoughts_only=True)
-        torch.testing.assert_close(given.thoughts, model.think(torch.tensor([problems[i]["prompt_ids"]])))
     assert not (tmp_path / "states.tmp").exists()
     changed = tmp_path.stat().st_mtime_ns
     states_of(model, tokenizer, problems, tmp_path / "states.npy")
@@ -88,34 +96,32 @@ def test_states_are_those_of_each_problem_alone(prepared, tmp_path):
 
 def test_right_places_are_found(prepared):
     model, _, problems, states = prepared
-    tokens = torch.tensor(sorted({token for ids in problems["lens_ids"] for token in ids} - {IGNORED}))
-    right = spelt_right(model, states, list(problems["lens_ids"]), tokens)
+    tokens = torch.tensor(sorted({token for ids in problems["thought_labels"] for token in ids} - {IGNORED}))
+    right = spelt_right(model, states, list(problems["thought_labels"]), tokens)
     thoughts = model.project(torch.tensor(states).float())
     scores = thoughts @ model.get_input_embeddings().weight[tokens].T
-    for i, wanted in enumerate(problems["lens_ids"]):
+    for i, wanted in enumerate(problems["thought_labels"]):
         for place, token in enumerate(wanted):
             expected = token == IGNORED or tokens[scores[i, place].argmax()] == token
             assert right[i, place] == expected
-    many = spelt_right(model, np.tile(states, (26, 1, 1)), list(problems["lens_ids"]) * 26, tokens)
+    many = spelt_right(model, np.tile(states, (26, 1, 1)), list(problems["thought_labels"]) * 26, tokens)
     assert (many == np.tile(right, (26, 1))).all(), "more than fit into one batch"
 
 
-def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(prepared):
+def test_steps_of_other_problems_come_with_the_last_one_redone(prepared):
     _, tokenizer, problems, states = prepared
     epoch = 0
     share = 0.8
-    collator = ExchangeCollator(
-        tokenizer.pad_token_id, 3, states, problems, np.ones((40, K), dtype=bool), tokenizer, 3, share, 5, lambda: epoch
-    )
+    collator = collator_of(prepared, share=share, epoch=lambda: epoch)
     rows = list(with_index(problems))
-    texts, lens_ids = problems["condensed_reasoning"], list(problems["lens_ids"])
+    texts, labels = problems["condensed_reasoning"], list(problems["thought_labels"])
     first = collator(rows)
     same = collator(rows)
     assert torch.equal(first["generator_states"], same["generator_states"]), "the same pass draws the same"
     exchanged = 0
-    for i, (new, target) in enumerate(zip(first["generator_states"], first["lens_labels"].tolist(), strict=True)):
+    for i, (new, target) in enumerate(zip(first["generator_states"], first["thought_labels"].tolist(), strict=True)):
         if torch.equal(new, torch.tensor(states[i]).float()):
-            assert target == lens_ids[i]
+            assert target == labels[i]
             continue
         exchanged += 1
         # Each place of the states says which problem it is from.
@@ -128,15 +134,17 @@ def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(pr
         for j, where in enumerate(earlier):
             (other,) = origins[where.start]
             assert all(origins[place] == [other] for place in range(K)[where])
-            assert target[where] == lens_ids[other][where]
+            assert target[where] == labels[other][where]
             results.append(last_step(texts[other], 3).results[j])
         redone = step.redone(tuple(results))
-        assert target[last] == lens_targets(f"{'0, ' * len(earlier)}{redone}", tokenizer, K, 3)[last]
+        assert target[last] == token_supervision_targets(f"{'0, ' * len(earlier)}{redone}", tokenizer, K, 3)[last]
     assert 0.5 * share < exchanged / 40 < 1
     assert torch.equal(replace(collator, share=0.0)(rows)["generator_states"], torch.tensor(states).float())
     unknown = replace(collator)
     unknown._tokens = {IGNORED}
-    assert torch.equal(unknown(rows)["generator_states"], torch.tensor(states).float()), "no label outside the lens"
+    assert torch.equal(unknown(rows)["generator_states"], torch.tensor(states).float()), (
+        "no label that the loss does not know"
+    )
     other_seed = replace(collator, seed=6)(rows)["generator_states"]
     assert not torch.equal(first["generator_states"], other_seed), "another seed draws others"
     epoch = 1
@@ -148,22 +156,21 @@ def test_exchanged_problems_are_other_problems_steps_with_the_last_one_redone(pr
 def test_steps_that_are_spelt_wrongly_or_cut_are_lent_to_nobody(prepared):
     _, tokenizer, problems, states = prepared
     whole = np.ones((40, K), dtype=bool)
-    options = tokenizer.pad_token_id, 3, states
-    collator = ExchangeCollator(*options, problems, whole, tokenizer, 3, 0.8, 5, lambda: 0)
+    collator = collator_of(prepared, spelt=whole)
     lenders = {number: [list(step) for step in steps] for number, steps in collator._donors.items()}
     lender = lenders[3][0][0]
     first, second, _ = step_places(3, K)
     whole[lender, first] = False
-    wrong = ExchangeCollator(*options, problems, whole, tokenizer, 3, 0.8, 5, lambda: 0)
+    wrong = collator_of(prepared, spelt=whole)
     assert wrong._donors[3][0] == lenders[3][0][1:], "not its first step"
     assert wrong._donors[3][1] == lenders[3][1], "its second all the same"
     whole[:, second] = False
-    nobody = ExchangeCollator(*options, problems, whole, tokenizer, 3, 1.0, 5, lambda: 0)
+    nobody = collator_of(prepared, spelt=whole, share=1.0)
     assert not nobody._donors[3][1] and len(nobody(list(with_index(problems)))["generator_states"]) == 40
     texts = list(problems["condensed_reasoning"])
     texts[lender] = "400 + 12 = 412, 412 - 12 = 400, 400 / 4 = 100"
     longer = problems.remove_columns("condensed_reasoning").add_column("condensed_reasoning", texts)
-    cut = ExchangeCollator(*options, longer, np.ones((40, K), dtype=bool), tokenizer, 3, 0.8, 5, lambda: 0)
+    cut = collator_of(prepared, problems=longer)
     assert lender not in cut._donors[3][0] and lender not in cut._donors[3][1], "three digits in two places"
 
 

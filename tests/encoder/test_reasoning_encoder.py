@@ -24,7 +24,7 @@ from semcot.encoder import (
     retrieval_accuracy,
     train_reasoning_encoder,
 )
-from semcot.encoder.cached_activations import MeanCache, StateCache
+from semcot.encoder.cached_activations import CachedMeans, CachedStates
 from semcot.encoder.contrastive import Phase
 from semcot.files import last_whole_checkpoint
 from semcot.tokenization import build_tokenizer
@@ -301,8 +301,8 @@ def test_a_phase_changes_what_it_should_and_nothing_else(train_layers, tmp_path)
     encoder = make_encoder("gpt2")
     base = encoder[0].language_model
     before, base_before = weights(encoder), weights(base)
-    phase = Phase("only", learning_rate=1e-3, train_layers=train_layers, max_steps=3)
-    train_reasoning_encoder(encoder, make_pairs(16), make_pairs(8, seed=1), tmp_path, phases=[phase], batch_size=8)
+    phase = Phase("only", learning_rate=1e-3, train_layers=train_layers, max_steps=3, batch_size=8)
+    train_reasoning_encoder(encoder, make_pairs(16), make_pairs(8, seed=1), tmp_path, phases=[phase])
 
     after = weights(encoder)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -321,7 +321,10 @@ def test_training_learns_and_saves_what_it_measured(tmp_path, capsys):
     encoder = make_easy_encoder()
     train, validation = make_pairs(400), make_pairs(60, seed=1)
     untrained = retrieval_accuracy(encoder, validation)
-    phases = (Phase("dense", 1e-2, False, max_steps=30), Phase("all", 3e-3, True, max_steps=60))
+    phases = (
+        Phase("dense", 1e-2, False, max_steps=30, batch_size=8),
+        Phase("all", 3e-3, True, max_steps=60, batch_size=8),
+    )
     figures = train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases)
 
     assert figures["all"]["loss"] < figures["dense"]["loss"]
@@ -340,8 +343,8 @@ def test_training_learns_and_saves_what_it_measured(tmp_path, capsys):
 
 def test_a_phase_that_makes_retrieval_worse_is_undone(tmp_path, capsys):
     train, validation = make_pairs(200), make_pairs(40, seed=1)
-    good = Phase("dense", 1e-2, False, max_steps=20)
-    bad = Phase("all", 10.0, True, max_steps=3)
+    good = Phase("dense", 1e-2, False, max_steps=20, batch_size=8)
+    bad = Phase("all", 10.0, True, max_steps=3, batch_size=8)
     alone, encoder = make_easy_encoder(), make_easy_encoder()
     train_reasoning_encoder(alone, train, validation, tmp_path / "alone", phases=[good])
     figures = train_reasoning_encoder(encoder, train, validation, tmp_path / "both", phases=[good, bad])
@@ -360,18 +363,21 @@ def count_passes(module, monkeypatch) -> list[int]:
 
 
 def test_a_phase_that_changes_nothing_is_kept(tmp_path):
-    phases = [Phase("dense", 1e-2, False, max_steps=2), Phase("all", 0.0, True, max_steps=2)]
+    phases = [
+        Phase("dense", 1e-2, False, max_steps=2, batch_size=8),
+        Phase("all", 0.0, True, max_steps=2, batch_size=8),
+    ]
     pairs = make_pairs(16), make_pairs(8, seed=1)
-    figures = train_reasoning_encoder(make_encoder(), *pairs, tmp_path, phases=phases, batch_size=8)
+    figures = train_reasoning_encoder(make_encoder(), *pairs, tmp_path, phases=phases)
     assert figures["kept"] == "all"
 
 
 def test_an_earlier_outcome_is_thrown_away_or_taken_up(tmp_path):
     found = []
     for rate, resume in ((1e-3, False), (1e-1, False), (1e-1, True)):
-        encoder, phases = make_encoder(), [Phase("only", rate, False, max_steps=2)]
+        encoder, phases = make_encoder(), [Phase("only", rate, False, max_steps=2, batch_size=8)]
         pairs = make_pairs(16), make_pairs(8, seed=1)
-        options = {"phases": phases, "batch_size": 8, "resume_from_checkpoint": resume}
+        options = {"phases": phases, "resume_from_checkpoint": resume}
         train_reasoning_encoder(encoder, *pairs, tmp_path, **options)
         found.append(weights(encoder)["2.linear.weight"])
         assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
@@ -380,8 +386,8 @@ def test_an_earlier_outcome_is_thrown_away_or_taken_up(tmp_path):
 
 def test_the_loss_is_a_contrast_in_both_directions(tmp_path):
     encoder, pairs = make_easy_encoder(), make_pairs(8, seed=1)
-    phases = [Phase("only", 1e-3, False, max_steps=1)]
-    figures = train_reasoning_encoder(encoder, make_pairs(16), pairs, tmp_path, phases=phases, batch_size=8)
+    phases = [Phase("only", 1e-3, False, max_steps=1, batch_size=8)]
+    figures = train_reasoning_encoder(encoder, make_pairs(16), pairs, tmp_path, phases=phases)
     texts = (pairs["reasoning"], pairs["condensed_reasoning"])
     scores = encoder.similarity(*(encode_texts(encoder, column) for column in texts)) / 0.05
     ways = [torch.nn.functional.cross_entropy(way, torch.arange(8)).item() for way in (scores, scores.T)]
@@ -394,13 +400,15 @@ def test_cached_states_are_those_of_the_base(max_bytes, kind, tmp_path, monkeypa
     fresh = encode_texts(encoder, TEXTS)
     passes = count_passes(encoder[0], monkeypatch)
     for _ in range(2):  # the second time from the file
-        encoder[0].state_cache = StateCache(encoder[0], TEXTS * 2, tmp_path / "states.npy", max_bytes, batch_size=2)
-        assert type(encoder[0].state_cache._states) is kind
+        encoder[0].cached_activations = CachedStates(
+            encoder[0], TEXTS * 2, tmp_path / "states.npy", max_bytes, batch_size=2
+        )
+        assert type(encoder[0].cached_activations._states) is kind
         torch.testing.assert_close(encode_texts(encoder, TEXTS[::-1]).flip(0), fresh, atol=5e-3, rtol=5e-3)
     assert passes == [2, 1] and [file.name for file in tmp_path.iterdir()] == ["states.npy"]
     assert encode_texts(encoder, ["another text"]).isfinite().all() and passes == [2, 1, 1]
     with pytest.raises(ValueError, match="of other texts"):
-        StateCache(encoder[0], TEXTS[:2], tmp_path / "states.npy")
+        CachedStates(encoder[0], TEXTS[:2], tmp_path / "states.npy")
 
 
 def test_states_are_whole_or_not_there(tmp_path, monkeypatch):
@@ -415,10 +423,10 @@ def test_states_are_whole_or_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(encoder[0], "base_states", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
-        StateCache(encoder[0], TEXTS, tmp_path / "states.npy", batch_size=1)
+        CachedStates(encoder[0], TEXTS, tmp_path / "states.npy", batch_size=1)
     assert not (tmp_path / "states.npy").exists()
     monkeypatch.setattr(encoder[0], "base_states", run)
-    assert StateCache(encoder[0], TEXTS, tmp_path / "states.npy")(TEXTS[:1])["input_features"].abs().sum() > 0
+    assert CachedStates(encoder[0], TEXTS, tmp_path / "states.npy")(TEXTS[:1])["input_features"].abs().sum() > 0
 
 
 def test_states_beyond_half_precision_are_cut(tmp_path, monkeypatch):
@@ -426,26 +434,26 @@ def test_states_beyond_half_precision_are_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(
         module, "base_states", lambda input_ids, attention_mask: torch.full((*input_ids.shape, 32), -1e6)
     )
-    cache = StateCache(module, TEXTS, tmp_path / "states.npy")
+    cache = CachedStates(module, TEXTS, tmp_path / "states.npy")
     assert (cache(TEXTS[:1])["input_features"] == -65504).all()
 
 
 def test_training_asks_the_base_once_for_each_text(tmp_path, monkeypatch):
     encoder, train, validation = make_encoder(), make_pairs(24), make_pairs(8, seed=1)
     passes = count_passes(encoder[0], monkeypatch)
-    phases = [Phase("dense", 1e-2, False, num_train_epochs=2), Phase("all", 1e-3, True, num_train_epochs=2)]
-    train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases, batch_size=8)
-    assert sum(passes) == 2 * (24 + 8) and encoder[0].state_cache is None
+    phases = [Phase("dense", 1e-2, False, epochs=2, batch_size=8), Phase("all", 1e-3, True, epochs=2, batch_size=8)]
+    train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases)
+    assert sum(passes) == 2 * (24 + 8) and encoder[0].cached_activations is None
 
 
 def test_cached_means_are_those_of_the_layers():
     encoder = make_encoder(attention_dropout=0.5)
     fresh = encode_texts(encoder, TEXTS)
-    MeanCache(encoder[0].eval(), TEXTS)
+    CachedMeans(encoder[0].eval(), TEXTS)
     assert not encoder[0].training
     encoder.train()
-    encoder[0].state_cache = MeanCache(encoder[0], TEXTS * 2, batch_size=2)
-    assert encoder[0].training and "another text" not in encoder[0].state_cache
+    encoder[0].cached_activations = CachedMeans(encoder[0], TEXTS * 2, batch_size=2)
+    assert encoder[0].training and "another text" not in encoder[0].cached_activations
     encoder[0].upper.forward = lambda **_: pytest.fail("the layers are run again")
     torch.testing.assert_close(encode_texts(encoder, TEXTS[::-1]).flip(0), fresh)
 
@@ -456,8 +464,8 @@ def test_the_first_phase_runs_its_frozen_layers_once_for_each_text(tmp_path):
     encoder[0].upper.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
     )
-    phases = [Phase("dense", 1e-2, False, num_train_epochs=5)]
-    figures = train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases, batch_size=8)
+    phases = [Phase("dense", 1e-2, False, epochs=5, batch_size=8)]
+    figures = train_reasoning_encoder(encoder, train, validation, tmp_path, phases=phases)
     assert sum(rows) == 2 * (24 + 8) and figures["dense"]["loss"] > 0
     assert retrieval_accuracy(encoder, validation).items() <= figures["dense"].items()
 
@@ -481,8 +489,8 @@ def test_retrieval_is_measured_both_ways():
 
 
 PHASES = (
-    Phase("dense", learning_rate=1e-2, train_layers=False, max_steps=4),
-    Phase("all", learning_rate=1e-3, train_layers=True, max_steps=4),
+    Phase("dense", learning_rate=1e-2, train_layers=False, max_steps=4, batch_size=8),
+    Phase("all", learning_rate=1e-3, train_layers=True, max_steps=4, batch_size=8),
 )
 
 
@@ -507,7 +515,6 @@ def run_training(folder: str, kill_at: int | None = None) -> dict[str, torch.Ten
             make_pairs(8, seed=1),
             folder,
             phases=PHASES,
-            batch_size=8,
             save_steps=2,
             resume_from_checkpoint=True,
         )

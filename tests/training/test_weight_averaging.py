@@ -1,4 +1,4 @@
-"""Publishing: small copies of trained checkpoints, and means of several."""
+"""Weight averaging: small copies of trained checkpoints, and averages of several."""
 
 import json
 
@@ -8,7 +8,7 @@ from conftest import tiny_language_model, tiny_semcot
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from semcot.training.weight_averaging import PublishOptions, publish
+from semcot.training.weight_averaging import AveragingOptions, average_weights
 
 
 @pytest.fixture
@@ -18,7 +18,6 @@ def checkpoints(tmp_path):
     model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
     model.config.base_model_name_or_path = "someone/tiny-llama"
     model.config.local_base_model = str(tmp_path / "models" / "tiny-llama")
-    model.config.thought_passes = 3
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         model.save_pretrained(folder, checkpoint_kind="adapter")
@@ -30,14 +29,13 @@ def checkpoints(tmp_path):
 
 
 def test_a_copy_is_stored_in_bfloat16_and_loads_in_float32(checkpoints, tmp_path):
-    publish(PublishOptions(model=[str(checkpoints[1])], output_dir=str(tmp_path / "copy")))
+    average_weights(AveragingOptions(model=[str(checkpoints[1])], output_dir=str(tmp_path / "copy")))
     stored, own = (load_file(folder / "model.safetensors") for folder in (tmp_path / "copy", checkpoints[1]))
     assert stored.keys() == own.keys()
     for name, weight in stored.items():
         assert torch.equal(weight, own[name].bfloat16())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy", trust_remote_code=True)
     assert model.dtype == torch.float32
-    assert model.config.thought_passes == 3
     assert str(tmp_path) not in (tmp_path / "copy" / "config.json").read_text()
     saved_tokenizer = json.loads((tmp_path / "copy" / "tokenizer_config.json").read_text())
     assert saved_tokenizer["padding_side"] == "left"
@@ -46,7 +44,7 @@ def test_a_copy_is_stored_in_bfloat16_and_loads_in_float32(checkpoints, tmp_path
 
 def test_some_weights_in_float8_load_in_float32(checkpoints, tmp_path):
     options = {"output_dir": str(tmp_path / "copy"), "float8": r"layers\.0\.mlp"}
-    publish(PublishOptions(model=[str(checkpoints[1])], **options))
+    average_weights(AveragingOptions(model=[str(checkpoints[1])], **options))
     stored, own = (load_file(folder / "model.safetensors") for folder in (tmp_path / "copy", checkpoints[1]))
     small = {name for name, weight in stored.items() if weight.dtype == torch.float8_e4m3fn}
     assert small == {name for name in own if name.startswith("generator.layers.0.mlp.")} and small
@@ -57,17 +55,16 @@ def test_some_weights_in_float8_load_in_float32(checkpoints, tmp_path):
 
 
 def test_the_mean_of_several(checkpoints, tmp_path):
-    options = {"output_dir": str(tmp_path / "mean"), "thought_passes": 1, "weights_dtype": "float32"}
+    options = {"output_dir": str(tmp_path / "mean"), "weights_dtype": "float32"}
     for folder in checkpoints:  # in float32, whatever they load in
         config = (folder / "config.json").read_text()
         (folder / "config.json").write_text(config.replace('"float32"', '"bfloat16"'))
     (checkpoints[0] / "tokenizer.json").unlink()  # the last one's goes along
-    publish(PublishOptions(model=[str(folder) for folder in checkpoints], **options))
+    average_weights(AveragingOptions(model=[str(folder) for folder in checkpoints], **options))
     first, second, mean = (load_file(f / "model.safetensors") for f in (*checkpoints, tmp_path / "mean"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
     for name, weight in mean.items():
         torch.testing.assert_close(weight, (first[name] + second[name]) / 2)
-    assert json.loads((tmp_path / "mean" / "config.json").read_text())["thought_passes"] == 1
 
 
 @pytest.mark.parametrize("where", ["models", "gone"])
@@ -75,15 +72,17 @@ def test_a_base_that_is_a_folder_is_refused(checkpoints, tmp_path, where):
     config = checkpoints[0] / "config.json"
     config.write_text(config.read_text().replace("someone/tiny-llama", str(tmp_path / where / "tiny-llama")))
     with pytest.raises(ValueError, match="names its base by a folder, .*which others do not have"):
-        publish(PublishOptions(model=[str(checkpoints[0])], output_dir=str(tmp_path / "copy")))
+        average_weights(AveragingOptions(model=[str(checkpoints[0])], output_dir=str(tmp_path / "copy")))
 
 
 def test_no_mean_over_different_bases(checkpoints, tmp_path):
     config = checkpoints[0] / "config.json"
     config.write_text(config.read_text().replace("someone/tiny-llama", "someone/other"))
     tiny_language_model().save_pretrained(tmp_path / "models" / "other")
-    with pytest.raises(ValueError, match="first differs from .*second in base_model_name_or_path; their mean"):
-        publish(PublishOptions(model=[str(folder) for folder in checkpoints], output_dir=str(tmp_path / "mean")))
+    with pytest.raises(ValueError, match="first differs from .*second in base_model_name_or_path; their average"):
+        average_weights(
+            AveragingOptions(model=[str(folder) for folder in checkpoints], output_dir=str(tmp_path / "mean"))
+        )
     assert not (tmp_path / "mean").exists()
 
 
@@ -91,16 +90,14 @@ def test_no_mean_over_what_does_not_fit_and_no_weights_in_whole_numbers(checkpoi
     options = {"model": [str(folder) for folder in checkpoints], "output_dir": str(tmp_path / "mean")}
     model, tokenizer = tiny_semcot(generator=3, base_model_name_or_path="someone/tiny-llama")
     model.save_pretrained(checkpoints[0], checkpoint_kind="adapter")
-    with pytest.raises(ValueError, match="first differs from .*second in thought_passes, weights of other shapes"):
-        publish(PublishOptions(**options))
-    with pytest.raises(ValueError, match="thought_passes must be at least 1"):
-        publish(PublishOptions(**{**options, "model": [str(checkpoints[1])]}, thought_passes=0))
+    with pytest.raises(ValueError, match="first differs from .*second in weights of other shapes"):
+        average_weights(AveragingOptions(**options))
     for name, other in (("num_thoughts", 2), ("thought_offset", -1)):
-        config = json.loads((checkpoints[1] / "config.json").read_text()) | {"thought_passes": 1, name: other}
+        config = json.loads((checkpoints[1] / "config.json").read_text()) | {name: other}
         (checkpoints[0] / "config.json").write_text(json.dumps(config))
         with pytest.raises(ValueError, match=f"first differs from .*second in {name}"):
-            publish(PublishOptions(**options, thought_passes=1))
+            average_weights(AveragingOptions(**options))
     for dtype in ("int8", "foo"):
         with pytest.raises(ValueError, match=f"dtype '{dtype}' is none of PyTorch's"):
-            publish(PublishOptions(**options, weights_dtype=dtype))
+            average_weights(AveragingOptions(**options, weights_dtype=dtype))
     assert not (tmp_path / "mean").exists()

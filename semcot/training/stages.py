@@ -1,0 +1,218 @@
+"""The stages of a run: each is brought to its end once, and goes on from its last whole checkpoint when resumed."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset, concatenate_datasets
+from safetensors.torch import load_file, save_file
+from transformers import TrainerState, TrainingArguments, set_seed
+
+from semcot.distillation import DistillationCollator, DistillationTrainer, Student
+from semcot.distillation.interchange import InterchangeCollator, spelt_right, states_of, with_index
+from semcot.distillation.trainer import load_weights, save_weights
+from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
+from semcot.encoder.contrastive import Phase, warm_up_steps
+from semcot.files import last_whole_checkpoint, write_json
+from semcot.training.build import train_only
+from semcot.training.options import ENCODER, Stage, TrainOptions
+from semcot.training.problems import num_steps, step_size, with_both_reasonings
+
+if TYPE_CHECKING:
+    from semcot.training.run import Run
+
+WARM_UP = 0.03
+"""Share of a stage's steps in which the learning rate rises."""
+FOR_THE_ENCODER = ("optim", "logging_steps", "save_steps", "report_to")
+"""What of `trainer` the stages of the reasoning encoder heed: they are short, and have a schedule of their own."""
+TAKEN = ("output_dir", "max_steps", "num_train_epochs", "learning_rate", "seed", "eval_strategy", "save_strategy")
+TAKEN += ("per_device_train_batch_size", "per_device_eval_batch_size", "resume_from_checkpoint", "push_to_hub")
+"""What a recipe says elsewhere than in `trainer`."""
+
+
+def train_encoder(run: "Run", stages: list[Stage]) -> None:
+    """Stage 1: the reasoning encoder, on problems that have both forms of their reasoning."""
+    options, problems = run.options, run.problems[stages[0].name]
+    set_seed(options.seed)
+    run.encoder = build_reasoning_encoder(
+        run.model.language_model,
+        run.tokenizer,
+        start=run.model.config.encoder_start_layer,
+        end=run.model.config.encoder_end_layer,
+        base_model_name_or_path=options.base_model,
+    )
+    train, validation = (with_both_reasonings(part) for part in (problems.train, problems.validation))
+    share = len(train) / len(problems.train)
+    phases = [
+        Phase(
+            stage.name,
+            stage.learning_rate,
+            train_layers=stage.train == [ENCODER],
+            max_steps=num_steps(options, stage, problems.num_in_epoch * share, step_size(options, stage)),
+            batch_size=stage.batch_size,
+        )
+        for stage in stages
+    ]
+    figures = train_reasoning_encoder(
+        run.encoder,
+        train,
+        validation,
+        run.folder / "reasoning_encoder",
+        phases,
+        options.resume_from_checkpoint,
+        seed=options.seed,
+        use_cpu=not torch.cuda.is_available(),
+        project="semcot",
+        run_name=f"{run.folder.name}-encoder",
+        bf16=options.autocast,
+        **{name: options.trainer[name] for name in FOR_THE_ENCODER},
+    )
+    run.record["stages"] |= {stage.name: figures[stage.name] for stage in stages}
+    run.record["reasoning_encoder"] = {name: figures[name] for name in ("kept", "pool")}
+
+
+def train_stage(run: "Run", stage: Stage) -> dict[str, float]:
+    """
+    Trains a stage and returns its validation figures. One that was finished before is loaded; one that was cut short
+    goes on from its last whole checkpoint.
+    """
+    folder = run.folder / "stages" / stage.name
+    finished = folder / "finished"
+    if (finished / "figures.json").exists():
+        load_weights(run.model, finished)
+        return json.loads((finished / "figures.json").read_text())
+
+    trainer = make_trainer(run, stage, folder)
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint == str(folder / f"checkpoint-{trainer.args.max_steps}"):  # cut short between its last one and its end
+        load_weights(run.model, Path(checkpoint))
+        trainer.state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    if trainer.is_world_process_zero():
+        finished.mkdir(exist_ok=True)
+        save_weights(trainer.model.own_weights(), finished)
+        write_json(folder / "losses.json", trainer.state.log_history)
+        write_json(finished / "figures.json", figures)
+    trainer.accelerator.wait_for_everyone()
+    return figures
+
+
+def make_trainer(run: "Run", stage: Stage, folder: Path) -> DistillationTrainer:
+    """The Trainer of a stage, with the model set to train what the stage says."""
+    options, model = run.options, run.model
+    train_only(model, stage.train)
+    arguments = _arguments(options, stage, folder, run.steps(stage))
+    train, validation = run.problems[stage.name].train, run.problems[stage.name].validation
+    if "alignment" in stage.losses:
+        train, validation = with_meanings(run, stage)
+    set_seed(options.seed)
+    collator = DistillationCollator(run.tokenizer.pad_token_id, run.shared_prefix, run.pad_to_multiple_of)
+    if stage.interchange:
+        train, validation = with_index(train), with_index(validation, start=len(train))
+        both = concatenate_datasets([train, validation])
+        states = states_of(model, run.tokenizer, both, folder / "states.npy", options.autocast)
+        collator = InterchangeCollator(
+            run.tokenizer.pad_token_id,
+            states=states,
+            problems=train,
+            spelt=spelt_right(model, states[: len(train)], train["thought_labels"], run.supervised_tokens),
+            tokenizer=run.tokenizer,
+            supervised_steps=options.supervised_steps,
+            share=stage.interchange,
+            seed=options.seed,
+            epoch=lambda: trainer.epoch,
+        )
+    trainer = DistillationTrainer(
+        Student(model, run.shared_prefix),
+        arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=collator,
+        losses=stage.losses,
+        reasoning_encoder=run.encoder,
+        supervised_tokens=run.supervised_tokens,
+    )
+    return trainer
+
+
+def with_meanings(run: "Run", stage: Stage) -> tuple[Dataset, Dataset]:
+    """
+    The problems of a stage with the embeddings of their reasonings; of those to train on only the first that stages
+    which need them will read.
+    """
+    problems = run.problems[stage.name]
+    peers = [other for other in run.options.stages if run.problems[other.name] is problems]
+    peers = [other for other in peers if "alignment" in other.losses]
+    needed = max(run.steps(other) * step_size(run.options, other) for other in peers)
+    train = problems.train.select(range(min(needed, len(problems.train))))
+    return tuple(
+        embed_reasonings(run, part, f"{peers[0].name}_{split}")
+        for part, split in ((train, "train"), (problems.validation, "validation"))
+    )
+
+
+def embed_reasonings(run: "Run", problems: Dataset, name: str) -> Dataset:
+    """
+    Adds `reasoning_embedding`, the meaning of each reasoning, zero where there is none: computed once, each process its
+    share, and kept.
+    """
+    state, encoder = PartialState(), run.encoder
+    file = run.folder / "stages" / f"reasoning_embeddings_{name}.safetensors"
+    if not file.exists():
+        autocast = torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=run.options.autocast)
+        with state.split_between_processes(list(problems["reasoning"])) as share, autocast:
+            given = [i for i, reasoning in enumerate(share) if reasoning]
+            embeddings = torch.zeros(len(share), encoder[2].out_features)
+            if given:
+                embeddings[given] = encode_texts(encoder, [share[i] for i in given]).float().cpu()
+        embeddings = torch.cat(gather_object([embeddings]))
+        if state.is_main_process:
+            file.parent.mkdir(exist_ok=True)
+            save_file({"embeddings": embeddings}, file.with_suffix(".tmp"))
+            os.replace(file.with_suffix(".tmp"), file)
+        state.wait_for_everyone()
+    return problems.add_column("reasoning_embedding", list(load_file(file)["embeddings"].numpy()))
+
+
+def check_trainer_options(options: TrainOptions, stage: Stage) -> None:
+    """Raises `ValueError` for what `trainer` says in vain, or what transformers does not take."""
+    known = {option.name for option in fields(TrainingArguments)} | {"gradient_checkpointing"}
+    if unknown := sorted(options.trainer.keys() - known):
+        raise ValueError(f"trainer: transformers' TrainingArguments has no {', '.join(unknown)}.")
+    if taken := sorted(options.trainer.keys() & set(TAKEN)):
+        raise ValueError(f"trainer: {', '.join(taken)} is said by the recipe itself (output_dir, seed, stages).")
+    try:
+        _arguments(options, stage, Path(options.output_dir), max_steps=1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def _arguments(options: TrainOptions, stage: Stage, folder: Path, max_steps: int) -> TrainingArguments:
+    """What the Trainer is told."""
+    given = {"warmup_steps": warm_up_steps(WARM_UP, max_steps), **options.trainer, "bf16": options.autocast}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=stage.batch_size,
+        per_device_eval_batch_size=stage.batch_size,
+        max_steps=max_steps,
+        learning_rate=stage.learning_rate,
+        seed=options.seed,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        eval_strategy="steps",
+        project="semcot",
+        run_name=f"{Path(options.output_dir).name}-{stage.name}",
+        # Which the search for unused parameters breaks.
+        **({"ddp_find_unused_parameters": False} if given.get("gradient_checkpointing") else {}),
+        **given,
+    )
+    # Several GPUs are used by several processes (torchrun), never by the slow threads of DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
