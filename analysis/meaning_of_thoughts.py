@@ -1,7 +1,7 @@
 """
-Whether what the semantic loss asks for is enough to answer: thoughts are fitted to each problem's reasoning directly,
-with no generator in between, until a reasoning encoder takes them for it; then the frozen base answers with them in
-place. Beside them stand the checkpoint's own thoughts.
+Is what the semantic loss asks for enough to answer? Thoughts are fitted to each problem's reasoning directly, with no
+generator in between, until a reasoning encoder takes them for it; then the frozen base answers with them in place.
+Beside them stand the checkpoint's own thoughts.
 `python -m analysis.meaning_of_thoughts CHECKPOINT --encoder runs/NAME/reasoning_encoder --output results/NAME.json`
 """
 

@@ -1,4 +1,4 @@
-"""What the thoughts of problems are, spell and let the base answer: shared by the scripts here that look into them."""
+"""The thoughts of problems, the tokens that they spell and the answers that they give: shared by the scripts here."""
 
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ def answer_with(
     thoughts: torch.FloatTensor,
     batch_size: int = 16,
 ) -> list[str]:
-    """What the base writes, greedily, with these thoughts (problems, K, hidden) in place."""
+    """The base's greedy answers with these thoughts (problems, K, hidden) in place."""
     answers = []
     for start in range(0, len(problems), batch_size):
         rows = slice(start, start + batch_size)

@@ -16,7 +16,7 @@ from semcot.machine import without_cudnn_attention
 
 @dataclass
 class EvalOptions:
-    """What to evaluate, on what, and where the results go: the options of `eval_semcot.py`."""
+    """Options of an evaluation and of `eval_semcot.py`: checkpoint, problems, methods, where the results go."""
 
     model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
     data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})

@@ -461,7 +461,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def run_command(folder, *arguments):
-    """What eval_semcot.py prints, called in a folder."""
+    """The output of eval_semcot.py, called in a folder."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(folder)

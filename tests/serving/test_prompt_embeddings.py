@@ -22,7 +22,7 @@ QUESTIONS = [*TEXTS, "How many?"]
 
 
 def continued(base, embeds: torch.Tensor, **options) -> list[int]:
-    """What an engine does with one prompt."""
+    """An engine's continuation of one prompt."""
     return base.generate(inputs_embeds=embeds[None], max_new_tokens=16, do_sample=False, **options)[0].tolist()
 
 

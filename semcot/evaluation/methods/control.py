@@ -17,4 +17,4 @@ class Control(SemCoT):
 
     @abstractmethod
     def replace(self, thoughts: torch.FloatTensor) -> torch.FloatTensor:
-        """What the base reads instead."""
+        """The vectors, `(batch, K, hidden size)`, that the base reads instead."""

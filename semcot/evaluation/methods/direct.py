@@ -6,7 +6,7 @@ from semcot.evaluation.methods.method import Method, prompt_without_thoughts
 
 
 class Direct(Method):
-    """What the base knows without thinking; the floor that thoughts must rise above."""
+    """The base without thinking: the floor that thoughts must rise above."""
 
     name = "direct"
 

@@ -1,4 +1,4 @@
-"""What every method to compare has in common: questions in, texts and token counts out."""
+"""The interface of all methods to compare: questions in, texts and token counts out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from semcot.tokenization import THOUGHT_TOKEN, render_prompt, tokenize_prompts
 
 
 class Output(NamedTuple):
-    """What a method wrote, and in how many tokens, up to and with the end-of-sequence token."""
+    """A method's answer: its text, and its number of tokens, with the end-of-sequence token."""
 
     text: str
     num_tokens: int
