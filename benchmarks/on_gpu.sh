@@ -11,7 +11,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
-logs=${1:-results/gpu}
+logs=${1:-runs/gpu}
 all=" speed speed_1b answers tests runs memory "
 parts=" ${*:2} "
 [ $# -ge 2 ] || parts=$all

@@ -8,7 +8,7 @@ A training pass of generator and base, with the shortcuts that a frozen base all
 3. Logits are made where a label is.
 
 The first two split one pass into several: less arithmetic in more kernels. On a CPU that pays. A GPU that trains on
-short problems waits for the launch of its kernels, and reads all in one pass (results/gpu/train_throughput.json).
+short problems waits for the launch of its kernels, and reads all in one pass (results/h200_train_throughput.json).
 """
 
 from os.path import commonprefix
