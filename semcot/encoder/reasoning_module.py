@@ -72,7 +72,7 @@ class ReasoningModule(InputModule):
         # In a dict, so that the base does not become a submodule.
         self._borrowed = {"language_model": language_model.eval().requires_grad_(False)}
 
-        upper = copy.deepcopy(_behind_embeddings(_layer_view(language_model, start, end)))
+        upper = _dequantised(copy.deepcopy(_behind_embeddings(_layer_view(language_model, start, end))))
         if not all(parameter.is_floating_point() for parameter in upper.parameters()):
             raise ValueError(f"The base {language_model.name_or_path!r} is quantised: load it unquantised for stage 1.")
         self.upper = upper.float().requires_grad_(True)
@@ -227,6 +227,21 @@ def check_base(language_model: PreTrainedModel, start: int, end: int) -> None:
             f"A {type(language_model).__name__} cannot be cut at layer {start}: its states come out changed, so that "
             "there is no reasoning encoder for it. Training goes without (--alpha 0)."
         )
+
+
+def _dequantised(stack: nn.Module) -> nn.Module:
+    """The stack, with plain linear layers in the places of those that bitsandbytes or torchao quantised."""
+    for name, layer in list(stack.named_modules()):
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, nn.Linear) and (not weight.is_floating_point() or hasattr(weight, "__tensor_flatten__")):
+            # With a gradient, which bitsandbytes' inexact kernels for inference do not carry.
+            identity = torch.eye(layer.in_features, device=weight.device).requires_grad_()
+            with torch.enable_grad():
+                weight = layer(identity) - (0 if layer.bias is None else layer.bias)
+            plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
+            plain.weight, plain.bias = nn.Parameter(weight.detach().T.contiguous()), layer.bias
+            stack.set_submodule(name, plain)
+    return stack
 
 
 def _layer_view(language_model: PreTrainedModel, start: int, end: int, final_norm: bool = True) -> PreTrainedModel:
