@@ -45,7 +45,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv | tee "$log
 base=models/SmolLM2-135M-Instruct
 if [ ! -f "$base/config.json" ]; then
     base=$scratch/SmolLM2-135M-random
-    if chosen speed || chosen runs; then part 60 random_base "$python" benchmarks/random_base.py "$base"; fi
+    if chosen speed || chosen runs; then part 60 random_base "$python" -m benchmarks.random_base "$base"; fi
 fi
 if chosen speed; then
     part 300 speed "$python" -m benchmarks.train_throughput --device cuda --base_model "$base" --samples 2048 --steps 20 \
@@ -58,7 +58,7 @@ fi
 if chosen speed_1b; then
     sizes=hidden_size=2048,intermediate_size=5504,num_hidden_layers=24
     sizes=$sizes,num_attention_heads=16,num_key_value_heads=16,head_dim=128
-    part 60 random_base_1b "$python" benchmarks/random_base.py "$scratch/1b" "$sizes"
+    part 60 random_base_1b "$python" -m benchmarks.random_base "$scratch/1b" "$sizes"
     part 180 speed_1b "$python" -m benchmarks.train_throughput --device cuda --base_model "$scratch/1b" \
         --generator_layers 2 --samples 1024 --steps 10 --batch_sizes 16 64 128 --output "$logs/train_throughput_1b.json"
 fi
