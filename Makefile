@@ -1,14 +1,18 @@
 # make demo        install, fetch the base, answer questions with direct, explicit and implicit reasoning
-# make test        install, fetch the base, lint and test
-# make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
 # make smoke       every stage of training in a minute, its checkpoint loaded and evaluated
+# make test        install, fetch the base, lint and test, but for whole runs
+# make test-all    the same, and then the whole runs in processes of their own
+# make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
 # make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
 # make clean       remove the environment, the base and the caches, but no trained model
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PIP := $(PY) -m pip install --disable-pip-version-check
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 BASE := models/SmolLM2-135M-Instruct
 
 # Nothing here needs a Hub, and none must be waited for. HF_HUB_OFFLINE=0 make ... lets it be asked.
@@ -17,17 +21,20 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo test base smoke quickstart clean
+.PHONY: demo test test-all base smoke quickstart clean
 .DELETE_ON_ERROR:
 
 demo: base
 	$(PY) -m semcot.demo $(ARGS)
 
-test: base
+test: base $(INSTALLED_DEV)
 	$(PY) -m ruff check .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-base: $(STAMP)
+test-all: test
+	$(PYTEST) -m slow $(ARGS)
+
+base: $(INSTALLED)
 	$(PY) -m semcot.fetch_base --output_dir $(BASE)
 
 smoke: base
@@ -38,10 +45,14 @@ smoke: base
 quickstart: base
 	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)
 
-$(STAMP): requirements.txt
+$(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) -e ".[dev]"
 	@touch $@
 
 clean:

@@ -1,23 +1,21 @@
 """Tiny random models that are written in a second and behave like the real ones."""
 
 import os
-import sys
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+import huggingface_hub
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from modeling_semcot import SemCoTForCausalLM
+from semcot.tokenization import build_tokenizer
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed  # noqa: E402
-from transformers.models.auto.configuration_auto import AutoConfig  # noqa: E402
-
-from modeling_semcot import SemCoTForCausalLM  # noqa: E402
-from semcot.tokenization import build_tokenizer  # noqa: E402
-
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # of the processes that tests start
+huggingface_hub.constants.HF_HUB_OFFLINE = True
 torch.set_num_threads(1)
 
 FAMILIES = ("llama", "mistral", "qwen2", "gpt2")
