@@ -53,7 +53,6 @@ def test_the_server_answers_as_generate_does(server, readable):
     model = SemCoTForCausalLM.from_pretrained(readable)
     tokenizer = AutoTokenizer.from_pretrained(readable, trust_remote_code=True)
     client, name = OpenAI(base_url=server, api_key="none"), str(readable)
-    assert [served.id for served in client.models.list()] == [name]
     answers = set()
     for question in QUESTIONS[:3]:
         batch = tokenizer([question], return_tensors="pt")
