@@ -143,7 +143,7 @@ class SemCoTForCausalLM(
         Args:
             input_ids (`(batch, length)`): prompts with K placeholders in each row, followed by answers in training.
             attention_mask (`(batch, cached length + length)`): 0 on padding, on either side.
-            past_key_values, cache (`Cache`): keys and values of what came before, under either name.
+            past_key_values, cache: keys and values of what came before, under either name.
             inputs_embeds (`(batch, length, hidden_size)`): instead of `input_ids`, with the thoughts in place.
             thoughts (`(batch, num_thoughts, hidden_size)`): implicit tokens to use instead of the generator's.
             labels (`(batch, length)`): tokens to predict, -100 elsewhere and on every placeholder.
@@ -172,10 +172,7 @@ class SemCoTForCausalLM(
             **{CACHE: cache},
             **kwargs,
         )
-        loss = None
-        if labels is not None:
-            labels, vocab_size = _following(labels, logits_to_keep), self.config.text_config.vocab_size
-            loss = self.loss_function(outputs.logits, None, vocab_size, num_items_in_batch, shift_labels=labels)
+        loss = None if labels is None else self._loss(outputs.logits, labels, logits_to_keep, num_items_in_batch)
         return SemCoTOutputWithPast(
             loss=loss,
             logits=outputs.logits,
@@ -265,6 +262,19 @@ class SemCoTForCausalLM(
         self._check_prompt(is_thought, attention_mask)
         thoughts = self.think(input_ids, attention_mask) if thoughts is None else thoughts
         return self._put_in(embeds, is_thought, thoughts)
+
+    def _loss(
+        self,
+        logits: torch.FloatTensor,
+        labels: torch.LongTensor,
+        logits_to_keep: int | torch.LongTensor,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.FloatTensor:
+        """Cross-entropy of the label that follows each position whose logits were kept."""
+        kept = logits_to_keep if isinstance(logits_to_keep, torch.Tensor) else slice(-logits_to_keep, None)
+        following = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:][:, kept].contiguous()
+        vocab_size = self.config.text_config.vocab_size
+        return self.loss_function(logits, None, vocab_size, num_items_in_batch, shift_labels=following)
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None, thoughts: torch.Tensor | None) -> bool:
         """A prompt has thoughts to fill in; a decoding step goes on from what a cache holds."""
@@ -529,12 +539,6 @@ def first_column(mask: torch.BoolTensor) -> int:
     """The first column in which any row is true; the width if none is."""
     columns = mask.any(0).nonzero()
     return int(columns[0]) if len(columns) else mask.shape[1]
-
-
-def _following(labels: torch.LongTensor, logits_to_keep: int | torch.LongTensor) -> torch.LongTensor:
-    """The label of the token after each position whose logits are kept."""
-    kept = logits_to_keep if isinstance(logits_to_keep, torch.Tensor) else slice(-logits_to_keep, None)
-    return nn.functional.pad(labels, (0, 1), value=-100)[:, 1:][:, kept].contiguous()
 
 
 def _columns_of(is_thought: torch.BoolTensor) -> list[int]:
