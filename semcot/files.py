@@ -17,15 +17,10 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def last_whole_checkpoint(folder: Path, before: int | None = None) -> str | None:
-    """
-    The newest of the Trainer's checkpoints, or of those before a step, whose last file, trainer_state.json, was written
-    to its end.
-    """
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest of the Trainer's checkpoints whose last file, trainer_state.json, was written to its end."""
     steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
     for step in sorted(steps, reverse=True):
-        if before is not None and step >= before:
-            continue
         try:
             json.loads((steps[step] / "trainer_state.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TEXTS, tiny_base_tokenizer, tiny_language_model, tiny_options
-from runs import answers_alone, assert_same_weights, check_losses, histories, run
 from safetensors.torch import load_file
+from training_runs import answers_alone, assert_same_weights, check_losses, histories, run
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from semcot.training.options import TrainOptions

@@ -44,29 +44,26 @@ class ReasoningEncoder(SentenceTransformer):
 def build_reasoning_encoder(
     language_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    start: int | None = None,
-    end: int | None = None,
+    layers: tuple[int, int] | None = None,
     embedding_dim: int = 768,
     max_length: int = 512,
     base_model_name_or_path: str | None = None,
 ) -> ReasoningEncoder:
     """
-    An untrained reasoning encoder over a frozen base: its layers 0…`start`, trainable copies of layers `start`…`end`
-    (exclusive), its final norm, the mean over real tokens, and a dense layer to `embedding_dim`.
+    An untrained reasoning encoder over a frozen base: its layers up to the first of `layers`, trainable copies of those
+    up to the second (exclusive), its final norm, the mean over real tokens, and a dense layer to `embedding_dim`.
 
     The dense layer starts at random: seed before. The base is shared with the caller, frozen, in eval mode.
 
     Args:
-        start, end: by default from the middle of the base, an eighth of its depth (paper: 16 to 20 of 32).
+        layers: by default from the middle of the base, an eighth of its depth (paper: 16 to 20 of 32).
         max_length: longer texts are truncated to this many tokens.
         base_model_name_or_path: what a saved encoder names as its base; by default where `language_model` came from.
 
     Raises:
         ValueError: the layers do not lie within the base, or the base is of a kind that cannot be cut in layers.
     """
-    default_start, default_end = default_layers(language_model)
-    start = default_start if start is None else start
-    end = min(start + default_end - default_start, language_model.config.num_hidden_layers) if end is None else end
+    start, end = default_layers(language_model) if layers is None else layers
     module = ReasoningModule(language_model, tokenizer, start, end, max_length, base_model_name_or_path)
     check_base(language_model, start, end)
     return _assemble(module, embedding_dim)

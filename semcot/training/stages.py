@@ -42,8 +42,7 @@ def train_encoder(run: "Run", stages: list[Stage]) -> None:
     run.encoder = build_reasoning_encoder(
         run.model.language_model,
         run.tokenizer,
-        start=run.model.config.encoder_start_layer,
-        end=run.model.config.encoder_end_layer,
+        (run.model.config.encoder_start_layer, run.model.config.encoder_end_layer),
         base_model_name_or_path=options.base_model,
     )
     train, validation = (with_both_reasonings(part) for part in (problems.train, problems.validation))

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model, tiny_semcot
-from runs import ENVIRONMENT, as_flags
 from safetensors.torch import load_file
 from torch import nn
+from training_runs import ENVIRONMENT, as_flags
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configuration_semcot import SemCoTConfig

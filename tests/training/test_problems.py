@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_semcot
-from runs import answers_alone, with_stages
+from training_runs import answers_alone, with_stages
 
 from semcot.data import load_problems
 from semcot.training.options import Stage

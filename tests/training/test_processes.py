@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ENVIRONMENT, SCRIPT, as_flags, check_losses, histories, run
 from safetensors.torch import load_file
+from training_runs import ENVIRONMENT, SCRIPT, as_flags, check_losses, histories, run
 
 from semcot.training import train
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ENVIRONMENT, SCRIPT, answers_alone, as_flags, assert_same_weights, histories, run
 from safetensors.torch import load_file
+from training_runs import ENVIRONMENT, SCRIPT, answers_alone, as_flags, assert_same_weights, histories, run
 from transformers import AutoModelForCausalLM
 
 from modeling_semcot import SemCoTForCausalLM

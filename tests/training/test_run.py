@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, tiny_base_tokenizer, tiny_language_model
-from runs import ENVIRONMENT, answers_alone, check_losses, histories, run, with_stages
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from training_runs import ENVIRONMENT, answers_alone, check_losses, histories, run, with_stages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semcot.data import fingerprint, load_problems
