@@ -119,7 +119,7 @@ class InterchangeCollator(DistillationCollator):
         return super().__call__([{**row, **self._draw(row["index"])} for row in rows])
 
     def _draw(self, index: int) -> dict[str, np.ndarray | list[int]]:
-        """What the problem's row is to hold."""
+        """The columns of the problem's row that change."""
         rng = random.Random(f"{self.seed} {self.epoch()} {index}")
         if index < len(self._thought_labels) and self._receivers and rng.random() < self.share:
             for _ in range(ATTEMPTS):
@@ -193,7 +193,7 @@ def states_of(
 def spelt_right(
     model: SemCoTForCausalLM, states: np.ndarray, thought_labels: list[list[int]], supervised_tokens: torch.LongTensor
 ) -> np.ndarray:
-    """Which places of each problem (problems, K) the thoughts spell right, or need not spell."""
+    """The places of each problem, (problems, K), that the thoughts spell right, or need not spell."""
     table = model.get_input_embeddings().weight[supervised_tokens.to(model.device)]
     right = []
     for start in range(0, len(states), 1024):

@@ -11,7 +11,7 @@ from semcot.encoder import encode_thoughts
 
 
 class Term(NamedTuple):
-    """What a batch adds to a figure, which is the sum of totals over the sum of counts."""
+    """A batch's part of a figure, which is the sum of totals over the sum of counts."""
 
     total: torch.Tensor
     count: torch.Tensor
@@ -58,7 +58,7 @@ def token_supervision_loss(scores: torch.FloatTensor, labels: torch.LongTensor) 
 
 
 def exact_matches(scores: torch.FloatTensor, labels: torch.LongTensor) -> Term:
-    """How many of the rows that have labels have the likeliest token at each."""
+    """Rows whose labels are all the likeliest tokens, of the rows that have any."""
     has_labels = (labels != IGNORED).any(1)
     right = ((scores.argmax(-1) == labels) | (labels == IGNORED)).all(1)
     return Term((right & has_labels).sum(), has_labels.sum())

@@ -139,8 +139,8 @@ def shared_prefix_length(model: SemCoTForCausalLM, prompts: list[list[int]], lon
 @torch.no_grad()
 def _reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
     """
-    Whether a cache holds keys and values alone, all of them, and padding in the middle of a row changes nothing. It
-    does where distances are counted in columns (MPT), which only a probe tells.
+    True where caches are plain and padding in the middle of a row changes nothing. It does where distances are counted
+    in columns (MPT), which only a probe tells.
     """
     if not all(_keeps_all(config, length) for config in (model.config.text_config, model.config.generator_config)):
         return False
@@ -164,7 +164,7 @@ def _reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
 
 
 def _keeps_all(config: PreTrainedConfig, length: int) -> bool:
-    """Whether a stack's cache is plain: keys and values of each token of a text so long, in every layer."""
+    """True for a plain KV cache: keys and values of each token of a text so long, in every layer."""
     layers = DynamicCache(config=config).layers
     windows = [layer.sliding_window for layer in layers if type(layer) is DynamicSlidingWindowLayer]
     plain = sum(type(layer) is DynamicLayer for layer in layers)

@@ -1,4 +1,4 @@
-"""What stage 2 predicts: token ids of prompts, answers and the condensed reasoning that the thoughts spell."""
+"""Targets of stage 2: token ids of prompts, answers and the condensed reasoning that the thoughts spell."""
 
 import re
 

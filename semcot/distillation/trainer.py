@@ -112,7 +112,7 @@ class DistillationTrainer(Trainer):
         return terms, outputs
 
     def _counted(self, num_rows: int) -> torch.BoolTensor:
-        """Which rows of a validation batch count: several processes fill up their last batches with the first rows."""
+        """The rows of a validation batch that count; several processes fill up their last with the first ones."""
         state = self.accelerator.gradient_state
         if not state.end_of_dataloader or state.remainder <= 0:
             return torch.ones(num_rows, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""What frozen layers make of texts, computed once for a training that reads the texts many times."""
+"""Cached activations: what frozen layers make of texts, computed once where training reads the texts many times."""
 
 import os
 from collections.abc import Sequence

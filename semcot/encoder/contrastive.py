@@ -49,11 +49,11 @@ class Phase:
     """Cosine similarities are divided by it."""
 
     def passes(self, num_pairs: int, world_size: int) -> float:
-        """How often each pair is read."""
+        """Times that each pair is read."""
         return self.epochs if self.max_steps < 0 else self.max_steps * self.batch_size * world_size / num_pairs
 
     def arguments(self, folder: Path, num_pairs: int, given: dict[str, Any]) -> SentenceTransformerTrainingArguments:
-        """What sentence-transformers is told."""
+        """Arguments for sentence-transformers."""
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(folder),
             learning_rate=self.learning_rate,

@@ -77,7 +77,7 @@ class ReasoningModule(InputModule):
             raise ValueError(f"The base {language_model.name_or_path!r} is quantised: load it unquantised for stage 1.")
         self.upper = upper.float().requires_grad_(True)
         self.cached_activations = None
-        """What training computed ahead: gives the features of texts that it contains."""
+        """Computed ahead by training: gives the features of texts that it contains."""
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -286,7 +286,7 @@ class _NoPositions(nn.Module):
 
 
 def _layers_and_norm(decoder: PreTrainedModel) -> tuple[str, str]:
-    """What a decoder calls its stack of layers and the norm behind it."""
+    """The names of a decoder's stack of layers and of the norm behind it."""
     children = list(decoder._modules.items())
     stacks = [name for name, part in children if isinstance(part, nn.ModuleList)]
     norms = [name for name, part in children if "norm" in type(part).__name__.lower()]

@@ -1,4 +1,4 @@
-"""What the model card says of a training run; the template is `card.md.jinja` beside this file."""
+"""The model card's section on a training run; the template is `card.md.jinja` beside this file."""
 
 import os
 from dataclasses import asdict

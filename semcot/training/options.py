@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 ENCODER = "reasoning_encoder"
 ENCODER_DENSE = "reasoning_encoder.dense"
-"""What of the reasoning encoder a stage trains: all of it, or its dense layer alone."""
+"""The parts of the reasoning encoder that a stage can train: all of it, or its dense layer alone."""
 TRAINER = {
     "optim": "adamw_torch_fused",
     "lr_scheduler_type": "cosine",
@@ -25,7 +25,7 @@ TRAINER = {
     "save_total_limit": 2,
     "report_to": "none",
 }
-"""What `trainer` says where a recipe does not."""
+"""`trainer` where a recipe does not say otherwise."""
 
 
 def _as_list(value: Any) -> Any:
@@ -53,7 +53,7 @@ STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 @dataclass(config=STRICT)
 class Stage:
-    """What is trained, by which losses, on which problems, for how long. One entry of `stages`."""
+    """An entry of `stages`: parts to train, losses, problems and budget."""
 
     train: Texts
     """`reasoning_encoder`, or its `reasoning_encoder.dense` alone; else parts of the model, by the names of its
@@ -212,12 +212,12 @@ class TrainOptions:
 
     @property
     def aligns(self) -> bool:
-        """Whether any stage needs the reasoning encoder."""
+        """True where a stage needs the reasoning encoder."""
         return any("alignment" in stage.losses for stage in self.stages)
 
     @property
     def autocast(self) -> bool:
-        """Whether to train under bfloat16 autocast. A CPU without native support is many times slower with it."""
+        """bfloat16 autocast, by default where it is fast: a CPU without native support is many times slower with it."""
         if (said := self.trainer.get("bf16")) is not None:
             return said
         cpu = getattr(torch.cpu, "get_capabilities", dict)()

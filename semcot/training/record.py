@@ -1,4 +1,4 @@
-"""What a training run writes down beside the weights, and compares when it is resumed."""
+"""The record of a training run beside its weights: written at the start, compared when it is resumed."""
 
 import json
 import shutil

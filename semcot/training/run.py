@@ -28,7 +28,7 @@ PAD_TO_MULTIPLE_OF = 8
 
 @dataclass
 class Run:
-    """What the stages of a run share."""
+    """A run: its recipe, model, problems and record, which the stages share."""
 
     options: TrainOptions
     model: SemCoTForCausalLM

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 WARM_UP = 0.03
 """Share of a stage's steps in which the learning rate rises."""
 FOR_THE_ENCODER = ("optim", "logging_steps", "save_steps", "report_to")
-"""What of `trainer` the stages of the reasoning encoder heed: they are short, and have a schedule of their own."""
+"""The part of `trainer` that the reasoning encoder's stages heed: they are short, and have a schedule of their own."""
 TAKEN = ("output_dir", "max_steps", "num_train_epochs", "learning_rate", "seed", "eval_strategy", "save_strategy")
 TAKEN += ("per_device_train_batch_size", "per_device_eval_batch_size", "resume_from_checkpoint", "push_to_hub")
-"""What a recipe says elsewhere than in `trainer`."""
+"""Arguments that a recipe gives elsewhere than in `trainer`."""
 
 
 def train_encoder(run: "Run", stages: list[Stage]) -> None:
@@ -194,7 +194,7 @@ def check_trainer_options(options: TrainOptions, stage: Stage) -> None:
 
 
 def _arguments(options: TrainOptions, stage: Stage, folder: Path, max_steps: int) -> TrainingArguments:
-    """What the Trainer is told."""
+    """The Trainer's arguments, from recipe and stage."""
     given = {"warmup_steps": warm_up_steps(WARM_UP, max_steps), **options.trainer, "bf16": options.autocast}
     arguments = TrainingArguments(
         output_dir=str(folder),
