@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 import semcot
+from semcot.files import whole
 
 
 @pytest.mark.parametrize("name", semcot.__all__)
@@ -27,3 +28,17 @@ def test_loading_needs_the_four_packages_alone():
     code = "import transformers, transformers.generation, huggingface_hub, sys; print(*sys.modules)"
     own = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not (workbench & {*done.stdout.split()}) - {name.partition(".")[0] for name in own.stdout.split()}
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, None])
+def test_a_file_is_written_whole_or_not_at_all(end, tmp_path):
+    file = tmp_path / "new" / "figures.json"
+    try:
+        with whole(file) as unfinished:
+            unfinished.write_text("{}")
+            assert not file.exists()
+            if end:
+                raise end
+    except KeyboardInterrupt:
+        pass
+    assert [found.name for found in file.parent.iterdir()] == ([] if end else ["figures.json"])

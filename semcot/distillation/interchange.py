@@ -11,7 +11,6 @@ layers that learn go over K of them a problem, so that this reads far more probl
 does.
 """
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -29,6 +28,7 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot.data import Equation
 from semcot.distillation.collator import DistillationCollator
 from semcot.distillation.targets import IGNORED, split_steps, step_places, token_supervision_targets
+from semcot.files import whole
 
 ATTEMPTS = 30
 
@@ -180,11 +180,9 @@ def states_of(
                 found |= zip(batch, states.half().cpu().numpy(), strict=True)
         shares = gather_object([found])
         if state.is_main_process:
-            file.parent.mkdir(parents=True, exist_ok=True)
             found = {index: rows for part in shares for index, rows in part.items()}
-            with open(file.with_suffix(".tmp"), "wb") as unfinished:
-                np.save(unfinished, np.stack([found[index] for index in range(len(problems))]))
-            os.replace(file.with_suffix(".tmp"), file)
+            with whole(file) as unfinished, unfinished.open("wb") as target:
+                np.save(target, np.stack([found[index] for index in range(len(problems))]))
         state.wait_for_everyone()
     return np.load(file, mmap_mode="r")
 

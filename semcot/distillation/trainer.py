@@ -6,7 +6,6 @@ Stage 2 of training: the generator learns implicit tokens that mean the reasonin
 with whatever weights, and with token supervision of the thoughts beside or before it (`semcot.distillation.losses`).
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from semcot.distillation.losses import Term, alignment_loss, answer_loss, exact_matches, token_supervision_loss
 from semcot.distillation.student import StudentOutput
 from semcot.distillation.targets import IGNORED
+from semcot.files import whole
 
 WEIGHTS = "model.safetensors"
 
@@ -145,9 +145,7 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:  # called in every process, of which one writes
             return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(self.model.own_weights(), folder)
+        save_weights(self.model.own_weights(), Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model.model, Path(resume_from_checkpoint))
@@ -155,9 +153,8 @@ class DistillationTrainer(Trainer):
 
 def save_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Writes a model's own weights into a folder, whole or not at all."""
-    unfinished = folder / f".{WEIGHTS}.tmp"
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, unfinished, {"format": "pt"})
-    os.replace(unfinished, folder / WEIGHTS)
+    with whole(folder / WEIGHTS) as unfinished:
+        save_file({name: weight.contiguous() for name, weight in weights.items()}, unfinished, {"format": "pt"})
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Cached activations: what frozen layers make of texts, computed once where training reads the texts many times."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from semcot.encoder.reasoning_module import ReasoningModule
+from semcot.files import whole
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -44,18 +44,16 @@ class CachedStates:
         self._spans = {text: slice(end - lengths[text], end) for text, end in zip(order, ends, strict=True)}
         shape = (ends[-1], module.get_embedding_dimension())
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".tmp")
-            states = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                features = module.preprocess(batch)
-                found = module.base_states(**features).clamp(-LARGEST, LARGEST).half().cpu()
-                for text, row in zip(batch, found, strict=True):
-                    states[self._spans[text]] = row[: lengths[text]].numpy()
-            states.flush()
-            del states
-            os.replace(unfinished, file)
+            with whole(file) as unfinished:
+                states = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+                for start in range(0, len(order), batch_size):
+                    batch = order[start : start + batch_size]
+                    features = module.preprocess(batch)
+                    found = module.base_states(**features).clamp(-LARGEST, LARGEST).half().cpu()
+                    for text, row in zip(batch, found, strict=True):
+                        states[self._spans[text]] = row[: lengths[text]].numpy()
+                states.flush()
+                del states
         is_large = shape[0] * shape[1] * 2 > max_bytes
         self._states = np.load(file, mmap_mode="r" if is_large else None)
         if self._states.shape != shape:

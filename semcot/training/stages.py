@@ -1,7 +1,6 @@
 """The stages of a run: each is brought to its end once, and goes on from its last whole checkpoint when resumed."""
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from semcot.distillation.interchange import InterchangeCollator, spelt_right, st
 from semcot.distillation.trainer import load_weights, save_weights
 from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.encoder.contrastive import Phase, warm_up_steps
-from semcot.files import last_whole_checkpoint, write_json
+from semcot.files import last_whole_checkpoint, whole, write_json
 from semcot.training.build import train_only
 from semcot.training.options import ENCODER, Stage, TrainOptions
 from semcot.training.problems import num_steps, step_size, with_both_reasonings
@@ -173,9 +172,8 @@ def embed_reasonings(run: "Run", problems: Dataset, name: str) -> Dataset:
                 embeddings[given] = encode_texts(encoder, [share[i] for i in given]).float().cpu()
         embeddings = torch.cat(gather_object([embeddings]))
         if state.is_main_process:
-            file.parent.mkdir(exist_ok=True)
-            save_file({"embeddings": embeddings}, file.with_suffix(".tmp"))
-            os.replace(file.with_suffix(".tmp"), file)
+            with whole(file) as unfinished:
+                save_file({"embeddings": embeddings}, unfinished)
         state.wait_for_everyone()
     return problems.add_column("reasoning_embedding", list(load_file(file)["embeddings"].numpy()))
 
