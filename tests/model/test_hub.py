@@ -12,7 +12,7 @@ import yaml
 from hub_server import HubServer
 from safetensors.torch import load, load_file
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REMOTE_CODE = ("configuration_semcot.py", "modeling_semcot.py")
 BASE, ADAPTER, FULL, SAVED = (f"loopback/{name}" for name in ("base", "adapter", "full", "saved"))
 
