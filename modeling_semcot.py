@@ -12,6 +12,7 @@ and from there an ordinary causal LM with an ordinary KV cache. This file ships 
 
 import copy
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -73,6 +74,13 @@ class SemCoTOutputWithPast(CausalLMOutputWithPast):
     """
 
     thoughts: torch.FloatTensor | None = None
+
+
+class ReadThoughts(NamedTuple):
+    """The tokens nearest to each thought, best first, and their probabilities; both `(batch, num_thoughts, top_k)`."""
+
+    token_ids: torch.LongTensor
+    scores: torch.FloatTensor
 
 
 class SemCoTForCausalLM(
@@ -194,6 +202,19 @@ class SemCoTForCausalLM(
             `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
         """
         return self.project(self.generator_states(input_ids, attention_mask))
+
+    @torch.no_grad()
+    def read_thoughts(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, top_k: int = 1
+    ) -> ReadThoughts:
+        r"""
+        What the thoughts of a batch of prompts spell, read with the base's token embeddings as with an output table:
+        after token supervision, the ends of the steps of a reasoning. `input_ids` and `attention_mask` as of [`think`].
+        """
+        # By look-up, which brings an offloaded table in.
+        table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=input_ids.device))
+        scores = nn.functional.linear(self.think(input_ids, attention_mask).to(table), table).float().softmax(-1)
+        return ReadThoughts(*reversed(scores.topk(top_k, dim=-1)))
 
     def generator_states(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None

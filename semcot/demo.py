@@ -2,7 +2,8 @@
 Answers questions on the terminal three ways, side by side: `python -m semcot.demo [QUESTION …]`.
 
 The same frozen base answers at once (direct), after writing its reasoning out (cot), and after the implicit tokens of
-the checkpoint (semcot). Without a question, fresh synthetic problems are drawn, none of them from training.
+the checkpoint (semcot), of which is shown what they spell. Without a question, fresh synthetic problems are drawn, none
+of them from training.
 """
 
 import time
@@ -17,6 +18,7 @@ from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import arithmetic_stories, coin_flips
 from semcot.evaluation import load_model
 from semcot.evaluation.methods import METHODS
+from semcot.tokenization import render_prompt, tokenize_prompts
 
 CLONE = Path(__file__).parents[1]
 
@@ -67,6 +69,9 @@ def main() -> None:
                 verdict = "right" if parsed == normalize_answer(gold) else "wrong"
             shown = written if len(written) <= 60 else f"{written[:28]} … {written[-28:]}"
             print(f"  {method.name:7}{output.num_tokens:4} tokens {milliseconds:7.0f} ms  {verdict:6} {shown}")
+        prompt = tokenize_prompts(tokenizer, [render_prompt(tokenizer, problem["question"])]).to(model.device)
+        token_ids = model.read_thoughts(**prompt).token_ids[0, :, 0].tolist()
+        print("  its thoughts spell:", *(tokenizer.decode([token]).strip() for token in token_ids))
         print(flush=True)
 
 

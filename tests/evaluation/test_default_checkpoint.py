@@ -47,6 +47,15 @@ def test_it_answers_as_published(checkpoint, problems):
     assert accuracy(checkpoint, problems) >= RIGHT
 
 
+def test_its_thoughts_spell_the_reasoning(checkpoint):
+    model, tokenizer = checkpoint
+    question = "Paige had 11 songs on her mp3 player. If she deleted 9 old songs from it and then added 8 new songs, "
+    batch = tokenizer([question + "how many songs does she have on her mp3 player?"], return_tensors="pt")
+    read = model.read_thoughts(**batch)
+    spelt = " ".join(tokenizer.decode([token]).strip() for token in read.token_ids[0, :, 0])
+    assert spelt == "- 9 = 2 8 = 1 0" and read.scores.min() > 0.9
+
+
 def test_without_its_own_thoughts_it_does_not(checkpoint, problems):
     assert accuracy(checkpoint, problems[28:], "semcot_shuffled") <= 0.5, "of coin flips it guesses half"
 

@@ -703,8 +703,8 @@ def test_the_demo_asks_problems_of_the_eval_split_and_judges_each_method(evaluat
     monkeypatch.setattr(sys, "argv", options.split())
     demo.main()
     _, *asked = capsys.readouterr().out.strip().split("\n\n")
-    for (question, gold), (first, *lines) in zip(golds.items(), map(str.splitlines, asked), strict=True):
-        assert first == f"{question}   [{gold}]"
+    for (question, gold), (first, *lines, spelt) in zip(golds.items(), map(str.splitlines, asked), strict=True):
+        assert first == f"{question}   [{gold}]" and spelt.startswith("  its thoughts spell: ")
         judged = [line.split()[:6] for line in lines]
         assert [(name, number, verdict) for name, number, _, _, _, verdict in judged] == [
             ("direct", "5", "right"),
@@ -734,8 +734,8 @@ def test_the_demo_asks_own_questions_and_no_option_that_it_does_not_know(semcot,
     warm_up = [(name, questions[0]) for name in names]
     assert asked == [*warm_up, *((name, question) for question in questions for name in names)]
     _, *shown = capsys.readouterr().out.strip().split("\n\n")
-    for question, (first, *lines) in zip(questions, map(str.splitlines, shown), strict=True):
-        assert first == question
+    for question, (first, *lines, spelt) in zip(questions, [text.split("\n") for text in shown], strict=True):
+        assert first == question and spelt.startswith("  its thoughts spell: ")
         said = f"7 tokens 250 ms so it is {'ab' * 9}a … {'ba' * 13}bc"
         assert [" ".join(line.split()) for line in lines] == [f"{name} {said}" for name in names]
     monkeypatch.setattr(sys, "argv", ["semcot.demo", "How many?", "--flops", "3"])
