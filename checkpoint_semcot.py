@@ -92,6 +92,8 @@ class CheckpointMixin:
         base = None
         if config.checkpoint_kind == "adapter":
             base = _load_base(config, path, base_model, quantization_config, kwargs, of_base)
+            if os.path.isdir(base.config._name_or_path):
+                config.local_base_model = os.path.abspath(base.config._name_or_path)
             if kwargs.get("device_map") is not None:
                 kwargs["device_map"] = {"": _device_of(base.get_input_embeddings())}
             model_args, kwargs["with_base"] = (), False

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -325,6 +326,18 @@ def test_where_the_base_is_looked_for(adapter, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "hinted")
     SemCoTForCausalLM.from_pretrained(tmp_path / "hinted")
     assert find_base("someone/tiny-llama", adapter) == "someone/tiny-llama"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_base_that_was_found_is_found_again(adapter, tmp_path, named):
+    """Else the next load would take the Hub's, whose weights may differ."""
+    found = tmp_path / "models" / "tiny-llama"
+    if named:
+        found = found.rename(tmp_path / "elsewhere")
+    model = SemCoTForCausalLM.from_pretrained(adapter, base_model=found if named else None)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        model.save_pretrained(elsewhere)
+        assert SemCoTForCausalLM.from_pretrained(elsewhere).config.local_base_model == str(found)
 
 
 def test_a_base_beside_a_link_to_the_checkpoint_is_found(adapter, tmp_path):

@@ -57,7 +57,7 @@ def test_the_base_alone_is_quantised_and_an_adapter_does_not_remember_it(checkpo
     assert model.generate(**batch, max_new_tokens=2).shape[1] == batch.input_ids.shape[1] + 2
 
     model.save_pretrained(tmp_path / "models" / "again")
-    assert "quant" not in (tmp_path / "models" / "again" / "config.json").read_text()
+    assert "quantization_config" not in (tmp_path / "models" / "again" / "config.json").read_text()
     (tmp_path / "models" / "base").symlink_to(folder.parent / "models" / "base")
     again = SemCoTForCausalLM.from_pretrained(tmp_path / "models" / "again")
     assert torch.equal(logits_of(again, batch), logits_of(plain, batch))
@@ -77,7 +77,7 @@ def test_an_earlier_file_that_remembers_it_quantises_nothing(checkpoint, method,
     loaded = SemCoTForCausalLM.from_pretrained(tmp_path / "adapter", base_model=base)
     assert torch.equal(logits_of(loaded, batch), logits_of(plain, batch))
     loaded.save_pretrained(tmp_path / "again")
-    assert "quant" not in (tmp_path / "again" / "config.json").read_text()
+    assert "quantization_config" not in (tmp_path / "again" / "config.json").read_text()
 
     config["checkpoint_kind"] = "full"
     (tmp_path / "adapter" / "config.json").write_text(json.dumps(config))
