@@ -47,7 +47,7 @@ FILLER_ID = 0
 CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 # Settings of `generate` that cannot go through the thoughts: the values that are none, and why no others are taken.
 UNSUPPORTED_SETTINGS = {
-    "prefill_chunk_size": ((None, 0), "the implicit tokens need the prompt in one piece."),
+    "prefill_chunk_size": ((None,), "the implicit tokens need the prompt in one piece."),
     "guidance_scale": ((None, 1), "the prompt that it compares with has no question, and so no implicit tokens."),
     "token_healing": ((None, False), "it would write the end of the answer cue anew."),
     "assistant_early_exit": (
@@ -160,11 +160,12 @@ class SemCoTForCausalLM(
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         cache = past_key_values if cache is None else cache
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # for the loss, not for the base
+        for_loss = {name: kwargs.pop(name, None) for name in ("num_items_in_batch", "shift_labels")}
+        is_prompt = False
         if inputs_embeds is None:
             is_thought = input_ids == self.config.thought_token_id
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
-            if self._is_prompt(is_thought, cache, thoughts):
+            if is_prompt := self._is_prompt(is_thought, cache, thoughts):
                 self._check_prompt(is_thought, attention_mask, labels)
                 self._check_whole(cache, thoughts)
                 thoughts = (self.think(input_ids, attention_mask) if thoughts is None else thoughts).to(inputs_embeds)
@@ -180,7 +181,9 @@ class SemCoTForCausalLM(
             **{CACHE: cache},
             **kwargs,
         )
-        loss = None if labels is None else self._loss(outputs.logits, labels, logits_to_keep, num_items_in_batch)
+        if is_prompt and not torch.compiler.is_compiling():
+            _note_columns(outputs.get(CACHE), is_thought)
+        loss = None if labels is None else self._loss(outputs.logits, labels, logits_to_keep, **for_loss)
         return SemCoTOutputWithPast(
             loss=loss,
             logits=outputs.logits,
@@ -221,6 +224,7 @@ class SemCoTForCausalLM(
     ) -> torch.FloatTensor:
         r"""The generator's states at the placeholders of a batch of prompts, `(batch, num_thoughts, its width)`."""
         is_thought = input_ids == self.config.thought_token_id
+        _check_mask(attention_mask)
         self._check_enough(is_thought, attention_mask)
         if not torch.compiler.is_compiling():
             # Nothing after the last placeholder can reach it: the generator is causal.
@@ -290,11 +294,16 @@ class SemCoTForCausalLM(
         labels: torch.LongTensor,
         logits_to_keep: int | torch.LongTensor,
         num_items_in_batch: torch.Tensor | int | None,
+        shift_labels: torch.LongTensor | None,
     ) -> torch.FloatTensor:
-        """Cross-entropy of the label that follows each position whose logits were kept."""
+        """
+        Cross-entropy of the label that follows each position whose logits were kept. Sequence parallelism parts a text,
+        and gives labels that were shifted before.
+        """
+        if shift_labels is None:
+            shift_labels = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:]
         kept = logits_to_keep if isinstance(logits_to_keep, torch.Tensor) else slice(-logits_to_keep, None)
-        following = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:][:, kept].contiguous()
-        vocab_size = self.config.text_config.vocab_size
+        vocab_size, following = self.config.text_config.vocab_size, shift_labels[:, kept].contiguous()
         return self.loss_function(logits, None, vocab_size, num_items_in_batch, shift_labels=following)
 
     def _is_prompt(self, is_thought: torch.BoolTensor, cache: Cache | None, thoughts: torch.Tensor | None) -> bool:
@@ -307,7 +316,7 @@ class SemCoTForCausalLM(
         cached = cache.get_seq_length()
         if thoughts is not None or not isinstance(cached, torch.Tensor) and cached == 0:
             return True
-        torch._assert_async(~is_thought.any(), "Compiled, a prompt needs thoughts= or an empty cache.")
+        _require(~is_thought, "Compiled, a prompt needs thoughts= or an empty cache.")
         return False
 
     def _check_whole(self, cache: Cache | None, thoughts: torch.Tensor | None) -> None:
@@ -331,29 +340,27 @@ class SemCoTForCausalLM(
 
     def _check_enough(self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None) -> None:
         """Raises `ValueError` for a prompt that lacks placeholders, or the states to their left."""
-        if torch.compiler.is_compiling():
-            return
         wanted = self.config.num_thoughts
-        if is_thought.sum(1).min() < wanted:
-            raise ValueError(
-                f"A row holds fewer than {wanted} <thought> placeholders (id {self.config.thought_token_id}), which "
-                "this checkpoint reads. Use its own tokenizer, with add_generation_prompt=True for chats."
-            )
+        _require(
+            is_thought.sum(1) >= wanted,
+            f"A row holds fewer than {wanted} <thought> placeholders (id {self.config.thought_token_id}), which "
+            "this checkpoint reads. Use its own tokenizer, with add_generation_prompt=True for chats.",
+        )
         if self.config.thought_offset:
             real = torch.ones_like(is_thought) if attention_mask is None else attention_mask
-            if (is_thought & (nn.functional.pad(real, (1, -1)) == 0)).any():
-                raise ValueError(
-                    "A row begins with a <thought> placeholder, but this checkpoint reads the state to its left "
-                    "(thought_offset -1). Use its own tokenizer, which puts the question there."
-                )
+            _require(
+                ~is_thought | (nn.functional.pad(real, (1, -1)) != 0),
+                "A row begins with a <thought> placeholder, but this checkpoint reads the state to its left "
+                "(thought_offset -1). Use its own tokenizer, which puts the question there.",
+            )
 
     def _check_prompt(
         self, is_thought: torch.BoolTensor, attention_mask: torch.Tensor | None, labels: torch.Tensor | None = None
     ) -> None:
         """Raises `ValueError` for a prompt that this checkpoint cannot answer."""
-        if torch.compiler.is_compiling():
-            return
         wanted, counts = self.config.num_thoughts, is_thought.sum(1)
+        if torch.compiler.is_compiling():
+            return _require(counts == wanted, f"Each row needs exactly {wanted} <thought> placeholders.")
         if wrong := (counts != wanted).nonzero().flatten().tolist():
             raise ValueError(
                 f"Row {wrong[0]} holds {counts[wrong[0]].item()} <thought> placeholders (id "
@@ -408,19 +415,22 @@ class SemCoTForCausalLM(
             return super().generate(prompt, generation_config, **kwargs)
         if attention_mask is None:
             attention_mask = self._mask_of(prompt, generation_config, kwargs)
+        _check_mask(attention_mask)
         if not attention_mask[:, -1].all():
             raise ValueError(
                 "A prompt ends with padding, and an answer cannot be written after it: "
                 'pad on the left (tokenizer.padding_side = "left").'
             )
         is_thought, cached = prompt == self.config.thought_token_id, _length_of(cache)
-        _check_continued(cache, is_thought[:, :cached])
+        _check_continued(cache, is_thought)
         embeds = self.embed_prompt(prompt, attention_mask, thoughts, cached)
         # With inputs_embeds transformers uses a cache whatever it is told.
         name = "prompt_embeds" if self._setting("use_cache", generation_config, kwargs) is False else "inputs_embeds"
-        # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary.
+        # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary, and
+        # none that the prompt does not have: a penalty for repetitions would be one for its first use.
+        in_vocabulary = prompt.masked_fill(is_thought, FILLER_ID)
         output = super().generate(
-            prompt.masked_fill(is_thought, FILLER_ID),
+            in_vocabulary.where(~is_thought, in_vocabulary[:, -1:]),
             generation_config,
             attention_mask=attention_mask,
             streamer=None if streamer is None else _PromptStreamer(streamer, prompt),
@@ -562,6 +572,23 @@ def first_column(mask: torch.BoolTensor) -> int:
     return int(columns[0]) if len(columns) else mask.shape[1]
 
 
+def _require(condition: torch.BoolTensor, message: str) -> None:
+    """Raises `ValueError` where a condition does not hold everywhere; in a graph `RuntimeError`."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition.all(), message)
+    elif not condition.all():
+        raise ValueError(message)
+
+
+def _check_mask(attention_mask: torch.Tensor | None) -> None:
+    """Raises `ValueError` for a mask that says more than what is padding."""
+    if attention_mask is not None and attention_mask.ndim != 2:
+        raise ValueError(
+            f"attention_mask must be (batch, length), 0 on padding, as the generator reads it too; it has the shape "
+            f"{tuple(attention_mask.shape)}."
+        )
+
+
 def _columns_of(is_thought: torch.BoolTensor) -> list[int]:
     """The columns that hold a placeholder in any row."""
     return is_thought.any(0).nonzero().flatten().tolist()
@@ -572,14 +599,28 @@ def _length_of(cache: Cache | None) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
 
+def _note_columns(cache: Cache | None, is_thought: torch.BoolTensor) -> None:
+    """Notes in a cache in which columns it holds thoughts, those of its last tokens among them."""
+    if cache is not None:
+        first = max(0, _length_of(cache) - is_thought.shape[1])
+        earlier = getattr(cache, "thought_columns", []) if first else []
+        cache.thought_columns = [*earlier, *(first + column for column in _columns_of(is_thought))]
+
+
 def _check_continued(cache: Cache | None, is_thought: torch.BoolTensor) -> None:
-    """Raises `ValueError` where `generate` left a cache with thoughts in other columns than the prompt has them."""
-    columns, held = _columns_of(is_thought), getattr(cache, "thought_columns", None)
-    if held is not None and columns != (held := [column for column in held if column < is_thought.shape[1]]):
+    """Raises `ValueError` for a cache with thoughts in other columns than the prompt, or with no fewer tokens."""
+    cached, length = _length_of(cache), is_thought.shape[1]
+    columns, held = _columns_of(is_thought[:, :cached]), getattr(cache, "thought_columns", None)
+    if held is not None and columns != (held := [column for column in held if column < min(cached, length)]):
         raise ValueError(
             f"The cache holds thoughts in columns {held}, but this prompt has its placeholders there in {columns}: a "
             "chat template leaves them out of earlier turns. Append the next turn to the ids that generate returned, "
             "or leave the cache out."
+        )
+    if cached >= length:
+        raise ValueError(
+            f"The cache holds {cached} tokens already, and the prompt has {length}: nothing is left to read. Pass the "
+            "whole conversation with its next turn, or leave the cache out."
         )
 
 

@@ -127,6 +127,19 @@ def test_the_loss_is_that_of_the_logits_that_are_kept(semcot):
         torch.testing.assert_close(model(**batch, labels=labels, logits_to_keep=kept).loss, expected)
 
 
+def test_labels_that_were_shifted_before(semcot):
+    """As sequence parallelism gives them, whose parts of a text end where the next one's first label stands."""
+    model, tokenizer = semcot
+    batch = prompts(tokenizer)
+    labels = batch.input_ids.masked_fill(batch.input_ids == model.config.thought_token_id, -100)
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=7)[:, 1:]
+    output = model(**batch, labels=labels, shift_labels=shifted)
+    expected = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), shifted.flatten())
+    torch.testing.assert_close(output.loss, expected)
+    last = model(**batch, labels=labels, shift_labels=shifted, logits_to_keep=1).loss
+    torch.testing.assert_close(last, torch.nn.functional.cross_entropy(output.logits[:, -1], shifted[:, -1]))
+
+
 @pytest.mark.parametrize("family", (*FAMILIES, *OTHERS))
 def test_a_gradient_changes_nothing(family):
     model, tokenizer = tiny_semcot(family)
@@ -295,6 +308,31 @@ def test_compiled_a_cache_changes_nothing(semcot, kind):
         expected = model(input_ids=ids)
         torch.testing.assert_close(step.logits[:, -1], expected.logits[:, -1], atol=1e-4, rtol=1e-4)
         ids = torch.cat([ids, expected.logits[:, -1:].argmax(-1)], dim=1)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_a_wrong_prompt_is_refused_too(semcot):
+    model, tokenizer = semcot
+    ids = prompts(tokenizer, QUESTIONS[:1]).input_ids
+    none = ids.masked_fill(ids == model.config.thought_token_id, 5)
+    with pytest.raises(RuntimeError, match="Each row needs exactly 3 <thought> placeholders"):
+        torch.compile(model, backend="eager")(none)
+    with pytest.raises(RuntimeError, match="A row holds fewer than 3 <thought> placeholders"):
+        torch.compile(model.think, backend="eager")(none)
+    model.config.thought_offset = -1
+    first = torch.tensor([[model.config.thought_token_id] * 3 + [5, 6]])
+    with pytest.raises(RuntimeError, match="A row begins with a <thought> placeholder"):
+        torch.compile(model, backend="eager")(first)
+
+
+def test_a_mask_of_more_than_padding_is_refused(semcot):
+    model, tokenizer = semcot
+    ids = prompts(tokenizer, QUESTIONS[:1]).input_ids
+    mask = torch.ones(1, 1, ids.shape[1], ids.shape[1]).tril()
+    for call in (model, model.think, model.generate):
+        with pytest.raises(ValueError, match=r"attention_mask must be \(batch, length\), 0 on padding"):
+            call(ids, attention_mask=mask)
 
 
 def test_labels_on_placeholders(semcot):

@@ -135,7 +135,15 @@ def test_beams_and_sampling_call_the_generator_once(semcot, monkeypatch):
 def test_logits_processors_never_see_an_id_outside_the_vocabulary(semcot):
     model, tokenizer = semcot
     assert model.config.thought_token_id >= model.config.text_config.vocab_size
-    generate(model, prompts(tokenizer), repetition_penalty=1.3, no_repeat_ngram_size=2)
+    batch, seen = prompts(tokenizer), []
+
+    def look(ids, scores):
+        seen.append(ids)
+        return scores
+
+    generate(model, batch, repetition_penalty=1.3, no_repeat_ngram_size=2, logits_processor=[look])
+    for row, prompt in zip(seen[0].tolist(), batch.input_ids.tolist(), strict=True):
+        assert set(row) == set(prompt) - {model.config.thought_token_id}, "nor one that the prompt does not have"
 
 
 def test_a_placeholder_inside_the_vocabulary_is_never_written():
@@ -201,6 +209,26 @@ def test_a_chat_that_its_template_renders_otherwise_than_the_cache_holds_it(semc
         generate(model, {"input_ids": following.roll(1)}, past_key_values=cache)
 
 
+@pytest.mark.parametrize("made_by", ["generate", "forward"])
+def test_every_cache_knows_its_thoughts(semcot, made_by):
+    model, tokenizer = semcot
+    first = prompts(tokenizer, QUESTIONS[:1])
+    if made_by == "generate":
+        cache = generate(model, first, max_new_tokens=1, return_dict_in_generate=True).past_key_values
+    else:
+        cache = model(**first, use_cache=True).past_key_values
+    assert cache.get_seq_length() == (length := first.input_ids.shape[1])
+    with pytest.raises(ValueError, match=f"holds {length} tokens already, and the prompt has {length}: "):
+        generate(model, first, past_key_values=cache)
+    with pytest.raises(ValueError, match="The cache holds thoughts in columns"):
+        generate(model, prompts(tokenizer, [TEXTS[1]]), past_key_values=cache)
+
+    second = torch.cat([first.input_ids, tokenizer([QUESTIONS[4]], return_tensors="pt").input_ids], dim=1)
+    model(second[:, length:], past_key_values=cache, thoughts=model.think(second))
+    held = (second == model.config.thought_token_id)[0].nonzero().flatten().tolist()
+    assert len(held) == 6 and cache.thought_columns == held
+
+
 def test_a_prefix_may_be_in_the_cache(semcot):
     model, tokenizer = semcot
     batch = prompts(tokenizer, QUESTIONS[:1])
@@ -261,7 +289,13 @@ def test_thoughts_beside_embeddings_are_refused(semcot):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"prefill_chunk_size": 4}, {"guidance_scale": 1.5}, {"token_healing": True}, {"assistant_early_exit": 2}],
+    [
+        {"prefill_chunk_size": 4},
+        {"prefill_chunk_size": 0},
+        {"guidance_scale": 1.5},
+        {"token_healing": True},
+        {"assistant_early_exit": 2},
+    ],
     ids=str,
 )
 def test_settings_that_cannot_go_through_the_thoughts_are_refused(semcot, setting):
