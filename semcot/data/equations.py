@@ -8,8 +8,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-RESULTS = "pqr"
-"""The names of the results of up to three equations, in their order."""
+RESULTS = "pqrvwx"
+"""The names of the results of up to six equations, in their order; stories have up to three."""
 _EQUATION = re.compile(r"(\w+) ([-+*/]) (\w+)(?: = (\d+))?")
 _AST_OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 Number = int | Fraction
@@ -23,8 +23,20 @@ def _quotient(left: Number, right: Number) -> Number:
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": _quotient}
 
 
+def exact(text: str) -> Number:
+    """The exact value of "24" or "0.25". Raises `ValueError`."""
+    value = Fraction(text)
+    return int(value) if value.denominator == 1 else value
+
+
+def written(value: Number) -> str:
+    """The number as a text, "24" or "0.25"; "1/3" where four decimals cannot tell it."""
+    places = next((places for places in range(1, 5) if 10**places % value.denominator == 0), 0)
+    return f"{float(value):.{places}f}" if places and value.denominator > 1 else str(value)
+
+
 class Equation(NamedTuple):
-    """One step, `left operation right`. An operand is a name, such as that of an earlier result, or a whole number."""
+    """One step, `left operation right`. An operand is a name, such as that of an earlier result, or a number."""
 
     left: str
     operation: str
@@ -43,14 +55,14 @@ class Equation(NamedTuple):
 
     def solve(self, values: Mapping[str, Number] = MappingProxyType({})) -> Number:
         """The exact result, from the values of its names. Raises `ZeroDivisionError`."""
-        left = values[self.left] if self.left in values else int(self.left)
-        right = values[self.right] if self.right in values else int(self.right)
+        left = values[self.left] if self.left in values else exact(self.left)
+        right = values[self.right] if self.right in values else exact(self.right)
         return OPERATIONS[self.operation](left, right)
 
     def write(self, values: Mapping[str, Number] = MappingProxyType({})) -> str:
         """The equation in numbers, "64 - 36 = 28"."""
-        left, right = values.get(self.left, self.left), values.get(self.right, self.right)
-        return f"{left} {self.operation} {right} = {self.solve(values)}"
+        left, right = (written(values[name]) if name in values else name for name in (self.left, self.right))
+        return f"{left} {self.operation} {right} = {written(self.solve(values))}"
 
 
 Equations = tuple[Equation, ...]
@@ -71,10 +83,10 @@ def parse_chain(text: str) -> Equations:
     )
 
 
-def parse_expression(text: str, names: Mapping[int, str]) -> Equations:
+def parse_expression(text: str) -> Equations:
     """
-    Reads "( ( 64.0 - 36.0 ) / 4.0 )", with the names of its numbers. Raises `ValueError` where it is no such
-    expression, has more than three operations, or holds a number without a name.
+    Reads "( ( 64.0 - 36.0 ) / 4.0 )", the equations of its operations in their order. Raises `ValueError` where it is
+    no such expression, or has more operations than `RESULTS` can name.
     """
     equations: list[Equation] = []
 
@@ -82,17 +94,27 @@ def parse_expression(text: str, names: Mapping[int, str]) -> Equations:
         if isinstance(node, ast.BinOp) and type(node.op) in _AST_OPERATIONS:
             equations.append(Equation(operand(node.left), _AST_OPERATIONS[type(node.op)], operand(node.right)))
             return RESULTS[len(equations) - 1 : len(equations)]
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and node.value in names:
-            return names[node.value]
-        raise ValueError(f"{text!r} is no expression of the numbers {', '.join(map(str, names))}")
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return written(exact(str(node.value)))
+        raise ValueError(f"{text!r} is no expression of numbers")
 
     try:
-        operand(ast.parse(text, mode="eval").body)
+        operand(ast.parse(text.strip(), mode="eval").body)
     except SyntaxError as error:
         raise ValueError(f"{text!r} is no expression") from error
     if not 1 <= len(equations) <= len(RESULTS):
         raise ValueError(f"{text!r} has {len(equations)} operations; 1 to {len(RESULTS)} can be read")
     return tuple(equations)
+
+
+def work_out(expression: str) -> list[str]:
+    """
+    The steps of "( ( 64.0 - 36.0 ) / 4.0 )": ["64 - 36 = 28", "28 / 4 = 7"]. Raises as [`parse_expression`] and `solve`
+    do.
+    """
+    equations = parse_expression(expression)
+    values = solve(equations, {})
+    return [equation.write(values) for equation in equations]
 
 
 def solve(equations: Iterable[Equation], numbers: Mapping[str, Number]) -> dict[str, Number]:
@@ -107,11 +129,11 @@ def worked_problem(
     question: str, equations: Equations, values: Mapping[str, Number], reasoning: str | None = None
 ) -> dict[str, str]:
     """The problem in four columns; its reasoning is the equations, with the numbers in them, unless it is told."""
-    written = [equation.write(values) for equation in equations]
-    answer = str(values[RESULTS[len(equations) - 1]])
+    steps = [equation.write(values) for equation in equations]
+    answer = written(values[RESULTS[len(equations) - 1]])
     return {
         "question": question,
-        "reasoning": f"{reasoning or '. '.join(written)}. The answer is {answer}.",
-        "condensed_reasoning": ", ".join(written),
+        "reasoning": f"{reasoning or '. '.join(steps)}. The answer is {answer}.",
+        "condensed_reasoning": ", ".join(steps),
         "answer": answer,
     }

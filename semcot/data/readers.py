@@ -11,10 +11,11 @@ from typing import Any
 from pyarrow import ArrowInvalid, parquet, types
 
 from semcot.answers import answer_kind
+from semcot.data.equations import exact, work_out, written
 from semcot.tokenization import THOUGHT_TOKEN
 
 COLUMNS = ("question", "reasoning", "condensed_reasoning", "answer")
-_CALCULATOR = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")  # GSM8K's annotations: 48/2 = <<48/2=24>>24
+_CALCULATOR = re.compile(r"<<([^<>\n]*)=([^<>\n]*)>>")  # GSM8K's annotations: 48/2 = <<48/2=24>>24
 _TAGGED = re.compile(rf"{THOUGHT_TOKEN}(.*?)</thought>", re.DOTALL)
 
 Row = dict[str, Any]
@@ -101,6 +102,8 @@ def to_problem(row: Any, where: str) -> dict[str, str]:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: must be an object with question and answer, not a {type(row).__name__}")
     row = _with_our_columns(row, where)
+    if not row.get("condensed_reasoning") and isinstance(row.get("reasoning"), str):
+        row = {**row, "condensed_reasoning": _annotated(row["reasoning"])}
     problem = {}
     for column in COLUMNS:
         value = row.get("query" if column == "question" and column not in row else column)
@@ -126,6 +129,26 @@ def to_problem(row: Any, where: str) -> dict[str, str]:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return problem
+
+
+def _annotated(reasoning: str) -> str:
+    """
+    The equations of a reasoning's annotations, one operation each: "100 - 50 = 50, 50 - 15 = 35" for <<100-50-15=35>>.
+    "" where there are none, or one of them is not exact.
+    """
+    steps: list[str] = []
+    for annotation in _CALCULATOR.findall(reasoning):
+        expression, result = (re.sub(r"[$,\s]", "", side).replace("%", "/100") for side in annotation)
+        if expression == result:
+            continue
+        try:
+            steps += work_out(expression.replace("x", "*"))
+            is_true = steps[-1].endswith(f" = {written(exact(result))}")
+        except (ValueError, ZeroDivisionError):
+            is_true = False
+        if not is_true:
+            return ""
+    return ", ".join(steps)
 
 
 def _with_our_columns(row: Row, where: str) -> Row:

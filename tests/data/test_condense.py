@@ -291,7 +291,12 @@ class TestRecords:
         assert not server.requests and [path.name for path in tmp_path.iterdir()] == ["raw.jsonl"]
 
     def test_gsm8k_s_own_records(self, server, tmp_path):
-        told = "1 + 3 = <<1+3=4>>4, so there are four of them."
+        """Their annotations are a condensed reasoning; without them one is asked for."""
+        annotated = {**bare(1)[0], "answer": "1 + 3 = <<1+3=4>>4 of them.\n#### 4"}
+        condense(options_for(tmp_path, server, [annotated]))
+        assert read(tmp_path / "pairs.jsonl")[0]["condensed_reasoning"] == "1 + 3 = 4" and not server.requests
+        (tmp_path / "pairs.jsonl").unlink()
+        told = "1 + 3 = 4, so there are four of them."
         condense(options_for(tmp_path, server, [{**bare(1)[0], "answer": f"{told}\n#### 4"}]))
         assert read(tmp_path / "pairs.jsonl") == [
             {

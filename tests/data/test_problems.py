@@ -66,7 +66,12 @@ PUBLISHED = [
     (
         "gsm8k",
         GSM8K,
-        {"question": "How many?", "reasoning": "She has 48/2 = 24.\n24 * 50 = 1200.", "answer": "1,200"},
+        {
+            "question": "How many?",
+            "reasoning": "She has 48/2 = 24.\n24 * 50 = 1200.",
+            "condensed_reasoning": "48 / 2 = 24, 24 * 50 = 1200",
+            "answer": "1,200",
+        },
     ),
     (
         "gsm8k with a reasoning of its own",
@@ -335,6 +340,23 @@ class TestNames:
         (tmp_path / "gsm8k").mkdir()
         write(tmp_path / "gsm8k" / "train.json", [{**RECORDS[0], "reasoning": "2 + 3 = <<2+3=5>>5."}])
         assert load_problems("gsm8k").to_list() == LOADED[:1]
+
+    @pytest.mark.parametrize(
+        ("annotations", "condensed"),
+        [
+            ("<<100-50-15=35>>", "100 - 50 = 50, 50 - 15 = 35"),
+            ("<<$1,200/100=12>> <<12*25%=3>>", "1200 / 100 = 12, 12 * 25 = 300, 300 / 100 = 3"),
+            ("<<12/60=0.2>> <<0.20*50=10.00>>", "12 / 60 = 0.2, 0.2 * 50 = 10"),
+            ("<<7=7>> <<7x2=14>>", "7 * 2 = 14"),
+            ("<<2+3=5>> <<10/3=3.33>>", ""),
+            ("<<2+3=5>> <<a+3=5>>", ""),
+            ("<<2+3=5>> <<5/0=0>>", ""),
+            ("2 + 3 = 5", ""),
+        ],
+    )
+    def test_annotations_are_the_condensed_reasoning_of_a_record_without_one(self, tmp_path, annotations, condensed):
+        write(tmp_path / "own.json", [{"question": "How many?", "reasoning": annotations, "answer": "5"}])
+        assert load_problems(tmp_path / "own.json")["condensed_reasoning"] == [condensed]
 
     def test_neither_folder_nor_hub(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
