@@ -29,8 +29,8 @@ class DemoOptions:
 
     model: str = field(default=str(CLONE), metadata={"help": "The checkpoint; the clone's own by default."})
     seed: int = field(default=7, metadata={"help": "Which synthetic problems are drawn."})
-    stories: int = field(default=4, metadata={"help": "Number of arithmetic stories."})
-    flips: int = field(default=3, metadata={"help": "Number of coin flip problems."})
+    stories: int = field(default=2, metadata={"help": "Number of arithmetic stories."})
+    flips: int = field(default=1, metadata={"help": "Number of coin flip problems."})
 
 
 def main() -> None:
