@@ -17,6 +17,7 @@ from semcot.data.problems import (
     without_repeats,
 )
 from semcot.data.readers import COLUMNS, READERS
+from semcot.data.school import arithmetic_school
 from semcot.data.stories import arithmetic_shapes, arithmetic_stories
 from semcot.data.templates import augment, find_template, find_templates, masked, with_other_numbers
 from semcot.data.variations import arithmetic_variations
@@ -29,6 +30,7 @@ __all__ = [
     "READERS",
     "SPLITS",
     "arithmetic_expressions",
+    "arithmetic_school",
     "arithmetic_shapes",
     "arithmetic_stories",
     "arithmetic_variations",

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -18,8 +19,9 @@ from semcot.data.coin_flip import coin_flips
 from semcot.data.drawing import SPLITS
 from semcot.data.expressions import arithmetic_expressions
 from semcot.data.readers import COLUMNS, READERS, read_file, to_problem
+from semcot.data.school import arithmetic_school
 from semcot.data.stories import arithmetic_shapes, arithmetic_stories
-from semcot.data.templates import augment
+from semcot.data.templates import augment, masked
 from semcot.data.variations import arithmetic_variations
 
 HUB_DATASETS = {
@@ -33,6 +35,7 @@ SYNTHETIC_DATASETS = {
     "synthetic_arithmetic": arithmetic_stories,
     "synthetic_shapes": arithmetic_shapes,
     "synthetic_variations": arithmetic_variations,
+    "synthetic_school": arithmetic_school,
     "synthetic_expressions": arithmetic_expressions,
     "synthetic_coin_flip": coin_flips,
 }
@@ -48,11 +51,11 @@ def load_problems(
 
     Args:
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
-            synthetic_shapes, synthetic_variations, synthetic_expressions, synthetic_coin_flip) or the path of a .json
-            (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for `question`, the named
-            sets' own records are taken apart, and other columns are dropped. "augmented:" before a name or file draws
-            variants of its train split, see [`augment`]. Behind a synthetic set's name may stand how many steps or
-            people its problems have: synthetic_arithmetic:3, synthetic_coin_flip:1-2.
+            synthetic_shapes, synthetic_variations, synthetic_school, synthetic_expressions, synthetic_coin_flip) or the
+            path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for
+            `question`, the named sets' own records are taken apart, and other columns are dropped. "augmented:" before
+            a name or file draws variants of its train split, see [`augment`]. Behind a synthetic set's name may stand
+            how many steps or people its problems have: synthetic_arithmetic:3, synthetic_coin_flip:1-2.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
             the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken
@@ -91,18 +94,41 @@ def load_problems(
     return _to_dataset(read_file(path)[:num_samples])
 
 
-def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def split_validation(
+    dataset: Dataset, fraction: float, seed: int, by_template: bool = False
+) -> tuple[Dataset, Dataset]:
+    """Parts a data set into (train, validation).
+
+    Args:
+        dataset: problems.
+        fraction: how much of it goes to validation, between 0 and 1.
+        seed: the seed of the choice.
+        by_template: all problems that are the same when [`masked`] go to one part, so that validation tells how others'
+            wordings are answered. It has as many as fit into the fraction, at least one template.
+
+    Raises:
+        ValueError: nothing would be left for one of the parts.
     """
-    Parts a data set into (train, validation); `fraction`, between 0 and 1, of it goes to validation. Raises
-    `ValueError` where nothing would be left for one of them.
-    """
-    if not 0 < math.ceil(fraction * len(dataset)) < len(dataset):
+    groups: dict[object, list[int]] = {}
+    for i, question in enumerate(dataset["question"]) if by_template else ():
+        groups.setdefault(masked(question), []).append(i)
+    wanted = math.ceil(fraction * len(dataset))
+    if not 0 < wanted < len(dataset) or (by_template and len(groups) < 2):
+        templates = f" of {len(groups)} templates" if by_template else ""
         raise ValueError(
-            f"{len(dataset)} problems cannot be parted into train and validation with validation_fraction {fraction}: "
-            "each needs at least one. Give more data or another validation_fraction."
+            f"{len(dataset)} problems{templates} cannot be parted into train and validation with validation_fraction "
+            f"{fraction}: each needs at least one. Give more data or another validation_fraction."
         )
-    parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
-    return parts["train"], parts["test"]
+    if not by_template:
+        parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
+        return parts["train"], parts["test"]
+    held_out: list[int] = []
+    for rows in random.Random(seed).sample(list(groups.values()), len(groups)):
+        if len(held_out) + len(rows) <= wanted:
+            held_out += rows
+    held_out = sorted(held_out or min(groups.values(), key=len))
+    rest = sorted({*range(len(dataset))}.difference(held_out))
+    return dataset.select(rest), dataset.select(held_out)
 
 
 def fingerprint(problems: Dataset) -> str:

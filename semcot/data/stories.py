@@ -3,17 +3,17 @@
 import itertools
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
 from semcot.data.drawing import draw
-from semcot.data.equations import RESULTS, Equation, Equations, parse_chain, parse_steps, worked_problem
+from semcot.data.equations import RESULTS, Equation, Equations, Number, parse_chain, parse_steps, worked_problem
 from semcot.data.language import WORDS, draw_words, expand, join_clauses, plural, polish
 
-NUMBERS = "abcdefklmstu"
+NUMBERS = "ABabcdefghiklmstu"
 _SLOTS = {*NUMBERS, "n", "o", "o2", "he", "him", "his", "rel", "t1", "t2"}
 _SLOTS_OF_KIND = {"thing", "things", "box", "boxes", "gain", "lose", "x1", "x2"}
 _Sizes = tuple[int, int, int]  # how often results may go up to 100, 150 and 500
@@ -157,10 +157,11 @@ def of_length(stories: list[Story], steps: tuple[int, int]) -> list[Story]:
     return [story for story in stories if low <= len(story.equations) <= high]
 
 
-def result_told(equation: Equation, values: dict[str, int]) -> int:
-    """The result; 0 where a story cannot have it: below 1, not whole, or a quotient of 1."""
+def result_told(equation: Equation, values: Mapping[str, Number]) -> Number:
+    """The result; 0 where a story cannot have it: not above 0, with more decimals than before, or a quotient of 1."""
     result = equation.solve(values)
-    return 0 if result < 1 or result.denominator > 1 or (equation.operation == "/" and result == 1) else int(result)
+    finest = max(values[name].denominator for name in (equation.left, equation.right))
+    return 0 if result <= 0 or result.denominator > finest or (equation.operation == "/" and result == 1) else result
 
 
 def draw_numbers(equations: Equations, rng: random.Random, sizes: _Sizes = _REAL_SIZES) -> dict[str, int]:

@@ -255,7 +255,8 @@ def with_other_numbers(texts: Sequence[str], rng: random.Random) -> list[str]:
 
 def masked(question: str) -> str:
     """A question with its numbers, names and pronouns taken out: the same for problems that differ in these alone."""
-    text = _PRONOUN.sub("_", re.sub(r"\b([Aa])n 0", r"\1 0", _QUANTITY.sub("0", question)))
+    text = _ANY_NUMBER.sub("0", _QUANTITY.sub("0", question))
+    text = _PRONOUN.sub("_", re.sub(r"\b([Aa])n 0", r"\1 0", text))
     names: dict[str, int] = {}  # any word with a capital, since nobody lists all names
     return re.sub(r"\b[A-Z]\w*", lambda match: f"N{names.setdefault(match[0], len(names))}", text)
 

@@ -11,7 +11,16 @@ from conftest import ROOT
 from datasets import Dataset
 from pyarrow import parquet
 
-from semcot.data import COLUMNS, fingerprint, load_problems, problems, shared_questions, split_validation, without
+from semcot.data import (
+    COLUMNS,
+    fingerprint,
+    load_problems,
+    masked,
+    problems,
+    shared_questions,
+    split_validation,
+    without,
+)
 
 DATA = Path(os.environ.get("SEMCOT_DATA_DIR", ROOT.parent / "shared" / "data"))
 RECORDS = [
@@ -398,6 +407,26 @@ class TestNames:
 
 
 class TestSplits:
+    def test_validation_by_template_shares_no_wording_with_training(self):
+        rows = [
+            {"question": f"{name} has {number} {thing}. How many?", "answer": str(number)}
+            for thing in ("pens", "cups", "hats", "cars", "keys", "maps", "nuts", "eggs", "jars", "toys")
+            for name, number in (("Amy", 3), ("Bob", 50), ("Zed", 7.5), ("Eve", 8), ("Ned", 1200))
+        ]
+        train, validation = split_validation(Dataset.from_list(rows), 0.2, seed=1, by_template=True)
+        assert len(train) == 40 and len(validation) == 10
+        assert not set(map(masked, train["question"])) & set(map(masked, validation["question"]))
+        again = split_validation(Dataset.from_list(rows), 0.2, seed=2, by_template=True)[1]
+        assert again.to_list() != validation.to_list()
+        uneven = Dataset.from_list(rows[:5] * 20 + rows[5:10] * 5)
+        sizes = {len(split_validation(uneven, 0.1, seed=seed, by_template=True)[1]) for seed in range(5)}
+        assert sizes == {25}, "the smallest template, where none fits"
+        uneven = Dataset.from_list(rows[:5] * 20 + rows[5:])
+        sizes = {len(split_validation(uneven, 0.1, seed=seed, by_template=True)[1]) for seed in range(5)}
+        assert sizes == {15}, "a template that is too large is passed over"
+        with pytest.raises(ValueError, match="5 problems of 1 templates cannot be parted"):
+            split_validation(Dataset.from_list(rows[:5]), 0.2, seed=0, by_template=True)
+
     def test_validation_is_a_part_and_the_same_each_time(self):
         problems = load_problems("synthetic_coin_flip", num_samples=100)
         train, validation = split_validation(problems, 0.1, seed=3)

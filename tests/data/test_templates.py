@@ -176,6 +176,7 @@ class TestToldSolutions:
 
     def test_masked_alike_whatever_the_numbers(self):
         assert masked("Paula has an 8-mile walk, two pens.") == masked("Zed has a 9-mile walk, eleven pens.")
+        assert masked("He had $5.70 of $1,200.") == masked("She had $30 of $8.")
 
 
 def with_endings(row, count=40):
