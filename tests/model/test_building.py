@@ -189,3 +189,17 @@ def test_tokenizers_that_differ_are_refused_and_padded_vocabularies_are_not():
         SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=wider, generator_tokenizer=other)
     with pytest.raises(ValueError, match="0 tokens differ and 1 are missing, such as 'extra'"):
         SemCoTForCausalLM.from_components(tiny_language_model(), padded, tokenizer=other, generator_tokenizer=own)
+
+
+def test_every_weight_of_its_own_is_initialised_anew():
+    model, _ = tiny_semcot(generator=None)
+    model.config.generator_config.initializer_range = 0.2
+    model.projection.bias.data.fill_(1.0)
+    model.thought_embedding.data.zero_()
+    model.projection.weight.data.zero_()
+    for part in model.modules():
+        part._is_hf_initialized = False
+    model.init_weights()
+    for weight in (model.thought_embedding, model.projection.weight):
+        assert 0.05 < weight.std() < 0.4
+    assert not model.projection.bias.any()

@@ -128,9 +128,17 @@ def test_a_generator_is_cut_from_numbers_and_not_from_codes(checkpoint, method, 
     assert not torch.equal(found[linear], expected[linear])
     name = {"base_model_name_or_path": "someone/base", "checkpoint_kind": "adapter"}
     model = SemCoTForCausalLM.from_components(quantised, 2, num_thoughts=3, thought_token_id=330, **name)
+    assert not hasattr(model.generator.config, "quantization_config")
     model.save_pretrained(tmp_path)
     again = SemCoTForCausalLM.from_pretrained(tmp_path, base_model=quantised)
     assert torch.equal(logits_of(again, batch), logits_of(model, batch))
+
+    untouched = {"base_model": folder.parent / "models" / "base", "quantization_config": CONFIGS[method]()}
+    gradients = []
+    for one in (model, SemCoTForCausalLM.from_pretrained(tmp_path, **untouched)):
+        one(**batch).logits.square().mean().backward()
+        gradients.append(one.projection.weight.grad)
+    torch.testing.assert_close(*gradients, msg="cutting a generator has changed the base's layers")
 
 
 def test_training_over_it(checkpoint, method):
