@@ -81,10 +81,10 @@ _IMPLIED = {
 _ANY_NUMBER = re.compile(r"(?<![\w.])(?:\d[\d,]*\d|\d)?(?:\.?\d+)(?![\w]|[.,]\d)")
 # Numbers that are no count of the problem's own: shares, ratios, times of day, and what a week or a day has of them.
 _FIXED = re.compile(
-    rf"(?<=[/:-])\d+|\b(?:grade|page|room|number|no\.|level|route) \d+|(?<!\$)\b(?:19|20)\d\d\b"
+    rf"(?<=[/:-])\d+|\b(?:grade|page|room|number|no\.|level|route) \d+|(?<!\$)\b(?:19|20)\d\d\b|\$\d+ bills?"
     rf"|(?:\d+|\b(?:{'|'.join(_WORDS)}))(?:[/:%]|[ -]?(?:percent|per cent|hundred|thousand|million|billion|thirds?|half"
     r"|halves|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|quarters?|o'clock|[ap]\.?m\b)"
-    r"|[ -](?:day|week|hour|month|minute)s? (?:a|per|of the|in a|each|every|in the) (?:day|week|month|year|hour))",
+    r"|[ -](?:day|week|hour|month|minute|time)s? (?:a|per|of the|in a|each|every|in the) (?:day|week|month|year|hour))",
     re.IGNORECASE,
 )
 # A number that may follow from others, or from how many things are named: "all three", "the other 4".
@@ -92,6 +92,12 @@ _DERIVED = re.compile(
     rf"\b(?:the|other|others|remaining|these|those|all|last|final|both) (\d|1[0-2]|{'|'.join(_WORDS)})\b(?!-)",
     re.IGNORECASE,
 )
+# Parents' ages, which must be far enough from their children's, without being told so.
+_PARENTS_AGE = re.compile(
+    r"(?=.*\b(?:ages?|years (?:old|older|younger))).*\b(?:father|dad|mother|mom|grand\w+|uncle|aunt|son|daughter)s?\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_SHARE_ASKED = re.compile(r"\bwhat (?:percent|is the percent)", re.IGNORECASE)
 _ARTICLE = re.compile(rf"\b(a)n?(?= (?:((?:8\d*|11|18|eight|eleven|eighteen)\b)|\d|(?:{'|'.join(_WORDS)})\b))", re.I)
 _LARGEST = 9999  # of the numbers and results that a template may have
 _MOST_TRIES = 1000
@@ -160,8 +166,12 @@ def _read(question: str, steps: Sequence[Equation], idle: bool) -> Iterator[Equa
             told = [text] if value in stays else [names[value]] if value in names else []
             meanings.append([name for name, result in zip(RESULTS, results, strict=False) if result == value] + told)
         results.append(step.solve())
-    averages = not idle and "average" in question  # of how many things: that may be said by naming them
-    if averages or len(steps) > len(RESULTS) or math.prod(map(len, meanings)) > _MOST_TRIES:
+    unclear = (
+        (not idle and "average" in question)  # of how many things: that may be said by naming them
+        or _PARENTS_AGE.match(question)
+        or (_SHARE_ASKED.search(question) and not any("100" in step for step in steps))  # a step is missing
+    )
+    if unclear or len(steps) > len(RESULTS) or math.prod(map(len, meanings)) > _MOST_TRIES:
         return
     for chosen in itertools.product(*meanings):
         if needed.issubset(chosen) and derived.isdisjoint(chosen):

@@ -119,6 +119,11 @@ class TestToldSolutions:
             (told("4 and 2, or 8?", "4 * 2 = 8, 4 + 8 = 12, 12 - 8 = 4"), None),  # which 8 is the result?
             (told("She had 9 nuts and ate 2 of the 6 pairs.", "9 - 2 = 7"), None),  # 6 follows from something
             (told("9 nuts for all three of them?", "9 / 3 = 3"), None),
+            (told("What percentage are 16 of 20 + 20 nuts?", "20 + 20 = 40"), None),  # 16 / 40 is not told
+            (told("What percentage are 16 of 20 nuts?", "16 / 20 = 0.8, 100 * 0.8 = 80"), "n0 / n1, 100 * p"),
+            (told("Her mother is 4 times her age. She is 9.", "4 * 9 = 36"), None),
+            (told("He paid 9 nuts with a $20 bill.", "20 - 9 = 11"), "20 - n0"),
+            (told("He runs 6 times a week, and now 1 more.", "6 + 1 = 7"), None),  # a week has no 9 days
             (told("On average 9 nuts for three people?", "9 * 3 = 27"), None),
             (told("He and three others share 20 nuts.", "20 / 4 = 5"), None),  # 4 is not told
             (told("A third of 3 boxes of 20 nuts?", "3 / 3 = 1, 1 * 20 = 20"), None),  # which 3?
