@@ -1,59 +1,28 @@
 """A training run, from a recipe to a loadable checkpoint, to be read top to bottom."""
 
 import os
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from huggingface_hub.utils import validate_repo_id
-from sentence_transformers import SentenceTransformer
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.distillation import IGNORED, shared_prefix_length
+from semcot.distillation import shared_prefix_length
 from semcot.files import write_json
 from semcot.machine import peak_memory, without_cudnn_attention
 from semcot.training import stages
 from semcot.training.build import build_model, train_only
 from semcot.training.card import describe_for_card, hub_datasets
-from semcot.training.options import Stage, TrainOptions
-from semcot.training.problems import Problems, check_lengths, check_reasonings, load_data, num_steps, step_size
+from semcot.training.options import TrainOptions
+from semcot.training.problems import Problems, check_lengths, check_reasonings, load_data
 from semcot.training.record import check_output_dir, check_same_run, describe_run, prepare_output_dir
+from semcot.training.stages import Run
 
 PAD_TO_MULTIPLE_OF = 8
 """On a GPU, of the lengths of batches: its kernels are chosen, and compiled, anew for other lengths."""
-
-
-@dataclass
-class Run:
-    """A run: its recipe, model, problems and record, which the stages share."""
-
-    options: TrainOptions
-    model: SemCoTForCausalLM
-    tokenizer: PreTrainedTokenizerBase
-    problems: dict[str, Problems]
-    """Tokenized, by the names of the stages."""
-    record: dict
-    shared_prefix: int = 0
-    pad_to_multiple_of: int = 1
-    encoder: SentenceTransformer | None = None
-    supervised_tokens: torch.LongTensor = field(init=False)
-    """The tokens that token supervision tells apart: those that some step of a reasoning ends with."""
-
-    def __post_init__(self) -> None:
-        parts = [part for own in self.problems.values() for part in (own.train, own.validation)]
-        found = {token for part in parts for labels in part["thought_labels"] for token in labels}
-        self.supervised_tokens = torch.tensor(sorted(found - {IGNORED}))
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.options.output_dir)
-
-    def steps(self, stage: Stage) -> int:
-        """Optimizer steps of a stage."""
-        return num_steps(self.options, stage, self.problems[stage.name].num_in_epoch, step_size(self.options, stage))
 
 
 def train(options: TrainOptions) -> SemCoTForCausalLM:

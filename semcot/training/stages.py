@@ -1,18 +1,19 @@
 """The stages of a run: each is brought to its end once, and goes on from its last whole checkpoint when resumed."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
-from transformers import TrainerState, TrainingArguments, set_seed
+from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedTokenizerBase, TrainerState, TrainingArguments, set_seed
 
-from semcot.distillation import DistillationCollator, DistillationTrainer, Student
+from modeling_semcot import SemCoTForCausalLM
+from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, Student
 from semcot.distillation.interchange import InterchangeCollator, spelt_right, states_of, with_index
 from semcot.distillation.trainer import load_weights, save_weights
 from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
@@ -20,10 +21,7 @@ from semcot.encoder.contrastive import Phase, warm_up_steps
 from semcot.files import last_whole_checkpoint, whole, write_json
 from semcot.training.build import train_only
 from semcot.training.options import ENCODER, Stage, TrainOptions
-from semcot.training.problems import num_steps, step_size, with_both_reasonings
-
-if TYPE_CHECKING:
-    from semcot.training.run import Run
+from semcot.training.problems import Problems, num_steps, step_size, with_both_reasonings
 
 WARM_UP = 0.03
 """Share of a stage's steps in which the learning rate rises."""
@@ -34,7 +32,37 @@ TAKEN += ("per_device_train_batch_size", "per_device_eval_batch_size", "resume_f
 """Arguments that a recipe gives elsewhere than in `trainer`."""
 
 
-def train_encoder(run: "Run", stages: list[Stage]) -> None:
+@dataclass
+class Run:
+    """A run: its recipe, model, problems and record, which the stages share."""
+
+    options: TrainOptions
+    model: SemCoTForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    problems: dict[str, Problems]
+    """Tokenized, by the names of the stages."""
+    record: dict
+    shared_prefix: int = 0
+    pad_to_multiple_of: int = 1
+    encoder: SentenceTransformer | None = None
+    supervised_tokens: torch.LongTensor = field(init=False)
+    """The tokens that token supervision tells apart: those that some step of a reasoning ends with."""
+
+    def __post_init__(self) -> None:
+        parts = [part for own in self.problems.values() for part in (own.train, own.validation)]
+        found = {token for part in parts for labels in part["thought_labels"] for token in labels}
+        self.supervised_tokens = torch.tensor(sorted(found - {IGNORED}))
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.options.output_dir)
+
+    def steps(self, stage: Stage) -> int:
+        """Optimizer steps of a stage."""
+        return num_steps(self.options, stage, self.problems[stage.name].num_in_epoch, step_size(self.options, stage))
+
+
+def train_encoder(run: Run, stages: list[Stage]) -> None:
     """Stage 1: the reasoning encoder, on problems that have both forms of their reasoning."""
     options, problems = run.options, run.problems[stages[0].name]
     set_seed(options.seed)
@@ -74,7 +102,7 @@ def train_encoder(run: "Run", stages: list[Stage]) -> None:
     run.record["reasoning_encoder"] = {name: figures[name] for name in ("kept", "pool")}
 
 
-def train_stage(run: "Run", stage: Stage) -> dict[str, float]:
+def train_stage(run: Run, stage: Stage) -> dict[str, float]:
     """
     Trains a stage and returns its validation figures. One that was finished before is loaded; one that was cut short
     goes on from its last whole checkpoint.
@@ -102,7 +130,7 @@ def train_stage(run: "Run", stage: Stage) -> dict[str, float]:
     return figures
 
 
-def make_trainer(run: "Run", stage: Stage, folder: Path) -> DistillationTrainer:
+def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
     """The Trainer of a stage, with the model set to train what the stage says."""
     options, model = run.options, run.model
     train_only(model, stage.train)
@@ -140,7 +168,7 @@ def make_trainer(run: "Run", stage: Stage, folder: Path) -> DistillationTrainer:
     return trainer
 
 
-def with_meanings(run: "Run", stage: Stage) -> tuple[Dataset, Dataset]:
+def with_meanings(run: Run, stage: Stage) -> tuple[Dataset, Dataset]:
     """
     The problems of a stage with the embeddings of their reasonings; of those to train on only the first that stages
     which need them will read.
@@ -156,7 +184,7 @@ def with_meanings(run: "Run", stage: Stage) -> tuple[Dataset, Dataset]:
     )
 
 
-def embed_reasonings(run: "Run", problems: Dataset, name: str) -> Dataset:
+def embed_reasonings(run: Run, problems: Dataset, name: str) -> Dataset:
     """
     Adds `reasoning_embedding`, the meaning of each reasoning, zero where there is none: computed once, each process its
     share, and kept.

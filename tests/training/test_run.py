@@ -25,7 +25,7 @@ from semcot.training.card import describe_for_card, hub_datasets
 from semcot.training.options import Stage
 from semcot.training.problems import load_data
 from semcot.training.record import check_output_dir, prepare_output_dir
-from semcot.training.run import Run
+from semcot.training.stages import Run
 
 
 def test_the_output_folder_is_a_checkpoint(finished):
