@@ -183,9 +183,8 @@ class SemCoTForCausalLM(
         )
         if is_prompt and not torch.compiler.is_compiling():
             _note_columns(outputs.get(CACHE), is_thought)
-        loss = None if labels is None else self._loss(outputs.logits, labels, logits_to_keep, **for_loss)
         return SemCoTOutputWithPast(
-            loss=loss,
+            loss=None if labels is None else self._loss(outputs.logits, labels, logits_to_keep, **for_loss),
             logits=outputs.logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.get("attentions"),
