@@ -231,6 +231,26 @@ def test_every_end_of_the_base_ends_an_answer(semcot):
         assert Constant(model, tokenizer, f" 42{written} 7").answer(["one"]) == [Output(" 42", 4)]
 
 
+def test_an_answer_that_comes_to_no_end_is_cut_off(semcot):
+    def answer(written, limit):
+        return Constant(*semcot, written).answer(["one"], limit)[0].cut_off
+
+    assert answer(" 42", 3) and not answer(" 42", 4) and not answer(" 42<|im_end|>", 4)
+    method = Constant(*semcot, " 42")
+    method.stop_string = "2"
+    assert not method.answer(["one"], 3)[0].cut_off
+
+
+def test_answers_are_sampled_where_that_is_asked_for(semcot):
+    method = METHODS["semcot"](*semcot)
+    greedy = method.answer(QUESTIONS, 8)
+    method.sampling = {"do_sample": True, "temperature": 3.0, "top_p": 0.9, "top_k": 50}
+    torch.manual_seed(0)
+    sampled = method.answer(QUESTIONS, 8)
+    torch.manual_seed(0)
+    assert method.answer(QUESTIONS, 8) == sampled != greedy
+
+
 def test_summary_and_predictions(semcot):
     problems = [{"question": f"Question {i}", "answer": gold} for i, gold in enumerate(("42", "7", "1,042", "42.0"))]
     summary, predictions = evaluate_method(
