@@ -40,7 +40,7 @@ base: $(INSTALLED)
 smoke: base
 	$(PY) train_semcot.py configs/smoke.yaml --output_dir runs/smoke --overwrite_output_dir True $(ARGS)
 	$(PY) eval_semcot.py --model runs/smoke --data synthetic_arithmetic --limit 8 --latency_samples 0 \
-		--methods semcot direct --output_dir runs/smoke/evaluation
+		--methods semcot direct --output_dir runs/smoke/evaluation --overwrite_output_dir True
 
 quickstart: base
 	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)

@@ -5,14 +5,14 @@ thought: `python eval_semcot.py --model . --data multiarith --output_dir runs/mu
 
 from transformers import HfArgumentParser
 
-from semcot.evaluation import EvalOptions, format_table
+from semcot.evaluation import EvalOptions, format_tables
 from semcot.evaluation.evaluate import evaluate
 
 
 def main() -> None:
     options = HfArgumentParser(EvalOptions, allow_abbrev=False).parse_args_into_dataclasses()[0]
     record = evaluate(options)
-    print(f"\n{format_table(record['eval'])}\n\nWritten to {options.output_dir}.")
+    print(f"\n{format_tables(record)}\n\nWritten to {options.output_dir}.")
 
 
 if __name__ == "__main__":

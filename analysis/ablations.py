@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from scipy.stats import t as student
 
+from semcot.evaluation import mean_with_interval
 from semcot.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -70,14 +69,14 @@ def run(*command: str) -> None:
 def figures_of(folder: Path, recipe: Recipe, variant: str, seed: int, data: list[str]) -> dict[str, Any]:
     """The record of an evaluation of this variant; trains and evaluates it where there is none yet."""
     results = folder / "evaluation" / "results.json"
-    if not results.exists():
+    methods = ["semcot", *(CONTROLS if variant == "full" else [])]
+    if not results.exists() or len(json.loads(results.read_text())["eval"]) < len(methods):
         VARIANTS[variant](recipe)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
         checkpoint = str(folder / "checkpoint")
         settings = ["--seed", str(seed), "--output_dir", checkpoint, "--resume_from_checkpoint", "True"]
         run("train_semcot.py", str(folder / "recipe.yaml"), *settings)
-        methods = ["semcot", *(CONTROLS if variant == "full" else [])]
         draw = [*data, "--methods", *methods, "--latency_samples", "0", "--output_dir", str(results.parent)]
         run("eval_semcot.py", "--model", checkpoint, *draw)
     return json.loads(results.read_text())
@@ -91,9 +90,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         found.setdefault(f"thoughts {control}" if control else row["variant"], []).append(row["accuracy"])
     table = {}
     for label, values in found.items():
-        n = len(values)
-        half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else None
-        table[label] = {"seeds": n, "mean": float(np.mean(values)), "half_width": half}
+        table[label] = {"seeds": len(values), **mean_with_interval(values)._asdict()}
     return table
 
 

@@ -16,7 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
 
 from semcot.data import fingerprint, load_problems
-from semcot.evaluation import describe_machine, evaluate_method, format_table, load_model, with_speedups
+from semcot.evaluation import describe_machine, evaluate_method, format_tables, load_model, with_comparisons
 from semcot.evaluation.methods import ExplicitCoT, prompt_without_thoughts
 from semcot.files import write_json
 
@@ -102,10 +102,10 @@ def main() -> None:
         "meta": {"base": model.config.base_model_name_or_path, **describe_machine(model)},
     }
     for data, questions in asked:
-        figures, _ = evaluate_method(method, questions)
-        record["eval"] += with_speedups([{**data, **figures}])
+        figures, predictions = evaluate_method(method, questions, seed=data["seed"])
+        record["eval"] += with_comparisons([{**data, **figures}], predictions, "cot")
         write_json(options.output, record)
-    print(format_table(record["eval"]))
+    print(format_tables(record))
 
 
 if __name__ == "__main__":

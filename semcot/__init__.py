@@ -15,7 +15,7 @@ _PLACES = {
     "load_problems": "semcot.data",
     "TrainOptions": "semcot.training.options",
     "train": "semcot.training.run",
-    "EvalOptions": "semcot.evaluation.evaluate",
+    "EvalOptions": "semcot.evaluation.options",
     "evaluate": "semcot.evaluation.evaluate",
     "load_model": "semcot.evaluation.loading",
 }

@@ -1,8 +1,9 @@
 """
 The answer that an output gives: a number, the word yes or no, or one of the letters A to E.
 
-Two ways of judging are built on it: strict, which credits one answer at the place where it must stand, and lenient,
-which credits the gold answer wherever it occurs (what the released research code does; see `contains_answer`).
+Three ways of judging are built on it: strict, which credits one answer at the place where it must stand; flexible,
+which credits the last one in the text; and lenient, which credits the gold answer wherever it occurs (what the
+released research code does; see `contains_answer`).
 """
 
 import re
@@ -66,6 +67,12 @@ def parse_answer(text: str, kind: str, explicit_reasoning: bool = False) -> str 
     if explicit_reasoning and not (answers and _CUE.search(text)):
         answers = find_answers(text, kind)[-1:]
     return answers[0] if answers else None
+
+
+def last_answer(text: str, kind: str) -> str | None:
+    """The flexible reading, lm-evaluation-harness's name for it: the last answer in a text, normalised, or `None`."""
+    answers = find_answers(text, kind)
+    return answers[-1] if answers else None
 
 
 def contains_answer(text: str, gold: str) -> bool:

@@ -151,7 +151,9 @@ def test_ablations_train_and_evaluate_each_variant_once(call, tmp_path, monkeypa
         if command[0] == "eval_semcot.py":
             folder = tmp_path / command[command.index("--output_dir") + 1]
             folder.mkdir()
-            record = {"eval": [{"method": "semcot", "accuracy": 0.5, "n": 10}], "meta": {"device": "Abacus"}}
+            methods = command[command.index("--methods") + 1 : command.index("--latency_samples")]
+            rows = [{"method": method, "accuracy": 0.5, "n": 10} for method in methods]
+            record = {"eval": rows, "meta": {"device": "Abacus"}}
             (folder / "results.json").write_text(json.dumps(record))
 
     monkeypatch.setattr(ablations, "run", run)
@@ -162,7 +164,7 @@ def test_ablations_train_and_evaluate_each_variant_once(call, tmp_path, monkeypa
         assert call(ablations, recipe, *options)[0].split() == ["full", "50.0%", "over", "1", "seeds"]
         assert [command[0] for command in commands] == ["train_semcot.py", "eval_semcot.py"] * 2
     record = json.loads((tmp_path / "ablations.json").read_text())
-    assert [(row["variant"], row["train_seed"]) for row in record["eval"]] == [("full", 1), ("K = 1", 1)]
+    assert [(row["variant"], row["train_seed"]) for row in record["eval"]] == [("full", 1)] * 4 + [("K = 1", 1)]
     written = yaml.safe_load((tmp_path / "runs" / "K1-1" / "recipe.yaml").read_text())
     assert written == {**yaml.safe_load(recipe.read_text()), "num_thoughts": 1}
 

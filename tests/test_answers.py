@@ -7,7 +7,7 @@ import evaluate
 import pytest
 from conftest import ROOT
 
-from semcot.answers import answer_kind, contains_answer, find_answers, normalize_answer, parse_answer
+from semcot.answers import answer_kind, contains_answer, find_answers, last_answer, normalize_answer, parse_answer
 
 METRICS = ROOT / "semcot" / "evaluation" / "metrics"
 
@@ -202,3 +202,13 @@ def test_metrics_load_anywhere(tmp_path):
         [sys.executable, "-c", code, *paths], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert "{'accuracy': 0.0, 'unparsed_rate': 0.0} {'accuracy_lenient': 1.0}" in printed
+
+
+def test_the_flexible_reading_is_the_last_answer():
+    assert last_answer("She had 3, so 3 + 4 = 7, not 1,200.", "number") == "1200"
+    assert last_answer("Yes. No, wait: YES", "word") == "yes"
+    assert last_answer("none", "number") is None
+    flexible = evaluate.load(str(METRICS / "flexible_accuracy"), keep_in_memory=True)
+    golds = ["7", "7", "no", "C"]
+    outputs = [" 7", " 7 apples and 2 pears", "yes, no", "B or C"]
+    assert flexible.compute(predictions=outputs, references=golds) == {"accuracy_flexible": 0.75}

@@ -1,108 +1,157 @@
 """A whole evaluation: problems and a checkpoint in, answers, figures and a report out."""
 
+import json
 import os
 import shlex
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel
 
 from checkpoint_semcot import BASE_MODEL_VARIABLE
 from semcot.data import AUGMENTED, HUB_DATASETS, fingerprint, load_problems
+from semcot.evaluation.judging import Row, over_seeds, with_comparisons
 from semcot.evaluation.loading import load_model, weights_sha256
-from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method, with_speedups
-from semcot.evaluation.methods import COMPARED, METHODS
-from semcot.evaluation.report import prepare_output_dir, write_report
+from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method
+from semcot.evaluation.methods import METHODS, Method
+from semcot.evaluation.methods.control import Control
+from semcot.evaluation.options import EvalOptions
+from semcot.evaluation.predictions import PREDICTIONS, Predictions, check_same_evaluation
+from semcot.evaluation.report import RESULTS, prepare_output_dir, write_report
+from semcot.files import write_json
 from semcot.machine import without_cudnn_attention
 
-
-@dataclass
-class EvalOptions:
-    """Options of an evaluation and of `eval_semcot.py`: checkpoint, problems, methods, where the results go."""
-
-    model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
-    data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
-    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
-    methods: list[str] = field(
-        default_factory=lambda: [method.name for method in COMPARED],
-        metadata={"choices": list(METHODS), "help": "What to compare."},
-    )
-    split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
-    limit: int | None = field(
-        default=None, metadata={"help": "The first so many problems; of a synthetic data set, so many fresh ones."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the draw from a synthetic data set."})
-    batch_size: int = field(default=16, metadata={"help": "Questions in a batch; latency is measured singly."})
-    max_new_tokens: int = field(default=16, metadata={"help": "Of an answer."})
-    cot_max_new_tokens: int = field(default=256, metadata={"help": "Of an explicit chain of thought and its answer."})
-    latency_samples: int = field(default=10, metadata={"help": "Questions to time at batch size 1; 0 for none."})
-    device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
-    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
-    base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens", "cot_max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.latency_samples < 0:
-            raise ValueError(f"latency_samples must be at least 0, got {self.latency_samples}.")
+# What may differ where an evaluation goes on: other methods join it.
+FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to")
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
     """
-    Has a checkpoint answer problems by each method, and writes results.json, predictions.jsonl and report.md.
+    Has a checkpoint answer problems by each method; writes results.json, predictions.jsonl and report.md. Answers are
+    written as they come, and the same call goes on where an earlier one was interrupted.
 
     Returns:
-        The record that results.json holds: `run` (the command), `eval` (each method's figures, see `evaluate_method`)
-        and `meta` (the checkpoint with the hash of its weights, machine, dtype, versions).
+        The record that results.json holds: `run` (the command and its options), `eval` (the figures of each method and
+        seed, see `evaluate_method` and `with_comparisons`), `means` over several seeds, and `meta` (the checkpoint with
+        the hash of its weights, machine, dtype, versions).
 
     Raises:
-        ValueError: problems, checkpoint and options do not go together; it says where.
+        ValueError: problems, checkpoint and options do not go together, or an earlier evaluation in the folder was
+            another one; it says where.
         OSError: the results cannot be written, or the checkpoint cannot be loaded.
     """
-    output_dir = prepare_output_dir(options.output_dir)
+    folder = prepare_output_dir(options.output_dir)
     without_cudnn_attention()
-    problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seed)
+    problems = _draw(options)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
     methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
-    lengths = {
-        method: options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens
-        for method in methods
-    }
-    for method, max_new_tokens in lengths.items():
-        check_questions(method, problems["question"], max_new_tokens, options.data)
+    for method in methods:
+        method.sampling = options.sampling
+        for own in problems.values():
+            check_questions(method, own["question"], _length(options, method), options.data)
 
-    data = {"dataset": options.data, "split": options.split, "seed": options.seed}
-    data["data_sha256"] = fingerprint(problems)
-    is_adapter = model.config.checkpoint_kind == "adapter"
-    meta = {"model": options.model, "model_sha256": weights_sha256(options.model), **describe_machine(model)}
-    record = {"run": {"command": command_of(options, is_adapter)}, "eval": [], "meta": meta}
-    predictions = []
-    for method, max_new_tokens in lengths.items():
-        figures, answers = evaluate_method(
-            method,
-            problems,
-            batch_size=options.batch_size,
-            max_new_tokens=max_new_tokens,
-            latency_samples=options.latency_samples,
-        )
-        predictions += answers
-        # After every method, so that a run that is cut short leaves what it found.
-        record["eval"] = with_speedups([*record["eval"], {**data, **figures}])
-        write_report(output_dir, record, predictions)
+    data = {seed: fingerprint(own) for seed, own in problems.items()}
+    record = {"run": _describe(options, model, data), "eval": [], "meta": _checkpoint(options, model)}
+    if options.overwrite_output_dir:
+        for name in (RESULTS, PREDICTIONS):
+            (folder / name).unlink(missing_ok=True)
+    done = _earlier(folder, record)
+    predictions = Predictions(folder, {seed: len(own) for seed, own in problems.items()}, options.batch_size)
+    write_json(folder / RESULTS, record | {"eval": list(done.values())})
+    for seed, own in problems.items():
+        source = {"dataset": options.data, "split": options.split, "seed": seed, "data_sha256": data[seed]}
+        for method in methods:
+            answered = predictions.of(method.name, seed)
+            row = done.get((method.name, seed)) if len(answered) == len(own) else None
+            if row is None:
+                # Times hardly depend on the seed, and say nothing new of a control.
+                is_timed = seed == options.seeds[0] and not isinstance(method, Control)
+                figures, _ = evaluate_method(
+                    method,
+                    own,
+                    batch_size=options.batch_size,
+                    max_new_tokens=_length(options, method),
+                    latency_samples=options.latency_samples if is_timed else 0,
+                    batch_sizes=options.batch_sizes if is_timed else (),
+                    seed=seed,
+                    answered=answered,
+                    keep=predictions.append,
+                )
+                row = source | figures
+            record["eval"] = with_comparisons([*record["eval"], row], predictions.all(), options.compare_to)
+            if len(problems) > 1:
+                record["means"] = over_seeds(record["eval"])
+            # After every method, so that a run that is cut short leaves what it found.
+            write_report(folder, record)
     return record
 
 
-def command_of(options: EvalOptions, is_adapter: bool) -> str:
-    """The command that gives the same results again, with the environment variables that have a say in them."""
+def _draw(options: EvalOptions) -> dict[int, Dataset]:
+    """The problems of each seed."""
+    drawn = {
+        seed: load_problems(options.data, options.split, num_samples=options.limit, seed=seed) for seed in options.seeds
+    }
+    if len(drawn) > 1 and len(set(map(fingerprint, drawn.values()))) == 1 and options.temperature is None:
+        raise ValueError(
+            f"{options.data} is the same for the seeds {options.seeds}, and so are greedy answers to it: give one, or "
+            "a temperature to sample with."
+        )
+    return drawn
+
+
+def _length(options: EvalOptions, method: Method) -> int:
+    return options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens
+
+
+def _describe(options: EvalOptions, model: PreTrainedModel, data: dict[int, str]) -> Row:
+    """The command, and what must be the same where it goes on: options, environment, problems."""
+    kept = {name: value for name, value in asdict(options).items() if name not in FREE}
+    environment = _environment(options, model.config.checkpoint_kind == "adapter")
+    command = command_of(options, environment)
+    return {"command": command, "options": kept, "environment": environment, "data_sha256": list(data.values())}
+
+
+def _checkpoint(options: EvalOptions, model: PreTrainedModel) -> Row:
+    return {"model": options.model, "model_sha256": weights_sha256(options.model), **describe_machine(model)}
+
+
+def _earlier(folder: Path, record: Row) -> dict[tuple[str, int], Row]:
+    """The rows, by method and seed, of an evaluation that goes on in this folder; raises as `check_same_evaluation`."""
+    files = [folder / RESULTS, folder / PREDICTIONS]
+    if not any(file.exists() for file in files):
+        return {}
+    earlier = json.loads(files[0].read_text("utf-8")) if files[0].exists() else {}
+    if "options" not in earlier.get("run", {}):
+        raise ValueError(
+            f"{folder} holds an evaluation that does not say how it was started, and so cannot go on. Give another "
+            "--output_dir, or --overwrite_output_dir True to start afresh."
+        )
+    before, now = (
+        {**found["run"]["options"], **found["run"]["environment"], "data_sha256": found["run"]["data_sha256"]}
+        | found["meta"]
+        for found in (earlier, record)
+    )
+    check_same_evaluation(folder, before, now)
+    return {(row["method"], row["seed"]): row for row in earlier["eval"]}
+
+
+def _environment(options: EvalOptions, is_adapter: bool) -> dict[str, str]:
+    """The environment variables that have a say in the results."""
+    heeded = {
+        BASE_MODEL_VARIABLE: is_adapter and options.base_model is None,
+        "SEMCOT_DATA_DIR": options.data.removeprefix(AUGMENTED) in HUB_DATASETS,
+    }
+    return {name: os.environ[name] for name, used in heeded.items() if used and os.environ.get(name)}
+
+
+def command_of(options: EvalOptions, environment: dict[str, str]) -> str:
+    """The command that gives the same results again."""
     words = ["python", "eval_semcot.py"]
     for option in fields(options):
         default = option.default if option.default_factory is MISSING else option.default_factory()
         if (value := getattr(options, option.name)) != default:
             words += [f"--{option.name}", *map(str, value if isinstance(value, list) else [value])]
-    heeded = {
-        BASE_MODEL_VARIABLE: is_adapter and options.base_model is None,
-        "SEMCOT_DATA_DIR": options.data.removeprefix(AUGMENTED) in HUB_DATASETS,
-    }
-    variables = [
-        f"{name}={shlex.quote(os.environ[name])} " for name, used in heeded.items() if used and os.environ.get(name)
-    ]
+    variables = [f"{name}={shlex.quote(value)} " for name, value in environment.items()]
     return "".join(variables) + shlex.join(words)

@@ -1,23 +1,22 @@
 """Measures how good and how fast a method answers: accuracy, tokens, latency, throughput, memory."""
 
+import itertools
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.stats import binomtest
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from semcot.answers import answer_kind, normalize_answer, parse_answer
-from semcot.evaluation.methods import Method, Output, SemCoT
+from semcot.answers import answer_kind
+from semcot.evaluation.judging import Row, judge, summarise
+from semcot.evaluation.methods import Method, SemCoT
 from semcot.machine import device_name, peak_memory, versions
 from semcot.tokenization import THOUGHT_TOKEN
 
-_METRICS = Path(__file__).parent / "metrics"
 _WARM_UP_TOKENS = 4
 
 
@@ -50,7 +49,11 @@ def evaluate_method(
     batch_size: int = 16,
     max_new_tokens: int | None = None,
     latency_samples: int = 10,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    batch_sizes: Sequence[int] = (),
+    seed: int = 0,
+    answered: Sequence[Row] = (),
+    keep: Callable[[list[Row]], None] = lambda rows: None,
+) -> tuple[Row, list[Row]]:
     """
     Runs a method over problems, in batches for its answers and throughput and singly for its latency.
 
@@ -62,11 +65,16 @@ def evaluate_method(
         batch_size: questions in a batch.
         max_new_tokens: of one answer; the method's own by default.
         latency_samples: how many of the first questions to time at batch size 1; 0 leaves latency out.
+        batch_sizes: the sizes of a sweep: how many questions are answered per second in such batches.
+        seed: the problems' and, where the method samples, that of its draws, which are the same for the same batch.
+        answered: predictions of an earlier call for the first problems, whole batches of them, which are not asked
+            again.
+        keep: is given each batch's predictions as they come.
 
     Returns:
         The figures, shares between 0 and 1, latencies in seconds, memory in MiB (on CUDA the method's peak, elsewhere
-        the process's so far); and for each problem a record with method, question, gold, output, parsed, correct and
-        new_tokens.
+        the process's so far); and for each problem a record with method, seed, question, gold, what `judge` finds, and
+        the seconds that it took, its share of the batch's.
 
     Raises:
         ValueError: a gold answer is neither a number, nor yes or no, nor a letter from A to E.
@@ -79,58 +87,42 @@ def evaluate_method(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    starts = range(0, len(questions), batch_size)
-    method.answer(questions[-batch_size:], _WARM_UP_TOKENS)  # the last: before the first one stands the last one
-    outputs, started = [], _now(device)
+    predictions = list(answered)
+    starts = range(len(predictions), len(questions), batch_size)
+    if starts:  # the batch before, for controls that take its thoughts: before the first question stands the last one
+        method.answer(questions[max(0, starts[0] - batch_size) : starts[0]] or questions[-batch_size:], _WARM_UP_TOKENS)
     for start in tqdm(starts, desc=f"{method.name}: answers", unit="batch"):
-        outputs += method.answer(questions[start : start + batch_size], max_new_tokens)
-    elapsed = _now(device) - started
+        batch = slice(start, start + batch_size)
+        torch.manual_seed(hash((seed, start)))
+        started = _now(device)
+        outputs = method.answer(questions[batch], max_new_tokens)
+        seconds = (_now(device) - started) / len(outputs)
+        rows = [
+            {"method": method.name, "seed": seed, "question": question, "gold": gold}
+            | judge(output, gold, method.explicit_reasoning)
+            | {"seconds": seconds}
+            for question, gold, output in zip(questions[batch], golds[batch], outputs, strict=True)
+        ]
+        keep(rows)
+        predictions += rows
     latencies = measure_latencies(method, questions[:latency_samples], max_new_tokens)
 
-    shares, predictions = _judge(method, questions, golds, outputs)
+    shares = summarise(predictions)
     p50, p95 = np.percentile(latencies, [50, 95]).tolist() if latencies else (None, None)
     figures = {
         "method": method.name,
-        "n": len(predictions),
         **shares,
-        "new_tokens_mean": float(np.mean([output.num_tokens for output in outputs])),
         "max_new_tokens": max_new_tokens or method.max_new_tokens,
         "latency_p50_s": p50,
         "latency_p95_s": p95,
         "latency_n": len(latencies),
-        "samples_per_s": len(outputs) / elapsed,
+        "accuracy_per_s": shares["accuracy"] / p50 if p50 else None,
+        "samples_per_s": len(predictions) / sum(row["seconds"] for row in predictions),
         "batch_size": batch_size,
+        "batch_sweep": measure_throughput(method, questions, batch_sizes, max_new_tokens),
         "peak_memory_mb": peak_memory(device) / 2**20,
     }
     return figures, predictions
-
-
-def _judge(
-    method: Method, questions: Sequence[str], golds: Sequence[str], outputs: Sequence[Output]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Accuracies, as the metrics of this room give them, and a record for each problem."""
-    import evaluate  # slow to import, and needed here alone
-
-    strict, lenient = (
-        evaluate.load(str(_METRICS / name), keep_in_memory=True) for name in ("strict_accuracy", "lenient_accuracy")
-    )
-    texts, explicit = [output.text for output in outputs], method.explicit_reasoning
-    scores = strict.compute(predictions=texts, references=golds, explicit_reasoning=explicit)
-    scores |= lenient.compute(predictions=texts, references=golds)
-    predictions = []
-    for question, gold, output in zip(questions, golds, outputs, strict=True):
-        parsed = parse_answer(output.text, answer_kind(gold), explicit)
-        prediction = {"method": method.name, "question": question, "gold": gold, "output": output.text}
-        prediction |= {"parsed": parsed, "correct": parsed == normalize_answer(gold), "new_tokens": output.num_tokens}
-        predictions.append(prediction)
-    num_correct = sum(prediction["correct"] for prediction in predictions)
-    return scores | {"accuracy_ci95": wilson_interval(num_correct, len(golds))}, predictions
-
-
-def wilson_interval(num_correct: int, num: int) -> list[float]:
-    """The 95 % Wilson interval of a share: its lower and its upper end."""
-    interval = binomtest(num_correct, num).proportion_ci(0.95, method="wilson")
-    return [float(interval.low), float(interval.high)]
 
 
 def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: int | None = None) -> list[float]:
@@ -145,13 +137,22 @@ def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: 
     return seconds
 
 
-def with_speedups(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summaries with `speedup_vs_cot`: how many times faster (median latency) than cot, `None` if not known."""
-    reference = next((summary["latency_p50_s"] for summary in summaries if summary["method"] == "cot"), None)
-    return [
-        {**summary, "speedup_vs_cot": reference / summary["latency_p50_s"] if reference else None}
-        for summary in summaries
-    ]
+def measure_throughput(
+    method: Method, questions: Sequence[str], batch_sizes: Sequence[int], max_new_tokens: int | None = None
+) -> list[Row]:
+    """
+    For each `batch_size` the `samples_per_s`, after a warm-up of that size. All sizes are given the same questions: as
+    many as the largest batch has, from the first on and, where there are too few, around again.
+    """
+    asked = list(itertools.islice(itertools.cycle(questions), max(batch_sizes, default=0)))
+    found = []
+    for size in tqdm(batch_sizes, desc=f"{method.name}: batch sizes", disable=not batch_sizes):
+        method.answer(asked[:size], _WARM_UP_TOKENS)
+        started = _now(method.model.device)
+        for start in range(0, len(asked), size):
+            method.answer(asked[start : start + size], max_new_tokens)
+        found.append({"batch_size": size, "samples_per_s": len(asked) / (_now(method.model.device) - started)})
+    return found
 
 
 def describe_machine(model: PreTrainedModel) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def describe_machine(model: PreTrainedModel) -> dict[str, Any]:
         "device": device_name(model.device),
         "dtype": str(model.language_model.dtype).removeprefix("torch."),
         "cpu_threads": torch.get_num_threads(),
-        "versions": versions("torch", "transformers", "tokenizers", "datasets", "evaluate"),
+        "versions": versions("torch", "transformers", "tokenizers", "datasets"),
     }
 
 

@@ -21,16 +21,17 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot import demo, machine
 from semcot.data import fingerprint, load_problems
 from semcot.evaluation import methods
+from semcot.evaluation.judging import with_comparisons
 from semcot.evaluation.loading import load_model
 from semcot.evaluation.measure import (
     _WARM_UP_TOKENS,
     check_questions,
     describe_machine,
     evaluate_method,
-    with_speedups,
+    measure_throughput,
 )
 from semcot.evaluation.methods import METHODS, Method, Output
-from semcot.evaluation.report import format_table, prepare_output_dir, write_report
+from semcot.evaluation.report import SPEED, format_table, format_tables, prepare_output_dir, write_report
 from semcot.machine import device_name, peak_memory
 from semcot.tokenization import tokenize_prompts
 
@@ -49,16 +50,21 @@ RESULT_KEYS = {
     "n",
     "accuracy",
     "accuracy_ci95",
+    "accuracy_flexible",
     "accuracy_lenient",
     "unparsed_rate",
+    "cut_off_rate",
     "new_tokens_mean",
     "max_new_tokens",
     "latency_p50_s",
     "latency_p95_s",
     "latency_n",
+    "accuracy_per_s",
     "samples_per_s",
     "speedup_vs_cot",
+    "mcnemar",
     "batch_size",
+    "batch_sweep",
     "peak_memory_mb",
 }
 METRICS = ROOT / "semcot" / "evaluation" / "metrics"
@@ -262,22 +268,30 @@ def test_summary_and_predictions(semcot):
         "n": 4,
         "accuracy": 0.5,
         "accuracy_ci95": [interval.low, interval.high],
+        "accuracy_flexible": 0.25,
         "accuracy_lenient": 0.75,
         "unparsed_rate": 0.0,
+        "cut_off_rate": 0.0,
         "batch_size": 3,
         "latency_n": 2,
         "max_new_tokens": 16,
     }
     assert {key: summary[key] for key in expected} == expected
     assert 0 < summary["latency_p50_s"] <= summary["latency_p95_s"]
+    assert summary["accuracy_per_s"] == 0.5 / summary["latency_p50_s"]
+    assert predictions[2].pop("seconds") > 0
     assert predictions[2] == {
         "method": "constant",
+        "seed": 0,
         "question": "Question 2",
         "gold": "1,042",
         "output": " 42 or 7",
         "parsed": "42",
         "correct": False,
+        "correct_flexible": False,
+        "correct_lenient": False,
         "new_tokens": summary["new_tokens_mean"],
+        "cut_off": False,
     }
 
 
@@ -312,33 +326,71 @@ def test_times_are_those_of_whole_answers(semcot, monkeypatch):
     assert lengths == [(2, warm_up), (2, 9), (2, 9), (1, 9), (1, warm_up), (1, 9), (1, 9), (1, 9)]
 
 
+def test_a_sweep_gives_each_batch_size_the_same_questions(semcot, monkeypatch):
+    """On a clock that each batch takes a second and a tenth for each question of."""
+    clock, asked = 0.0, []
+    method = Constant(*semcot, " 42")
+
+    def answer(questions, max_new_tokens=None):
+        nonlocal clock
+        clock += 1 + len(questions) / 10
+        asked.append(questions)
+        return [Output(" 42", 1)] * len(questions)
+
+    monkeypatch.setattr(method, "answer", answer)
+    monkeypatch.setattr("semcot.evaluation.measure._now", lambda device: clock)
+    sweep = measure_throughput(method, ["one", "two", "three"], [1, 4])
+    assert [row["batch_size"] for row in sweep] == [1, 4]
+    assert [row["samples_per_s"] for row in sweep] == pytest.approx([4 / 4.4, 4 / 1.4])
+    four = ["one", "two", "three", "one"]
+    assert asked == [four[:1], *([question] for question in four), four, four]
+    assert measure_throughput(method, ["one"], []) == []
+
+
 def test_each_figure_stands_in_its_column():
     figures = {
         "method": "semcot",
+        "seed": 10,
         "n": 11,
         "accuracy": 0.12,
         "accuracy_ci95": [0.13, 0.14],
+        "accuracy_flexible": 0.145,
         "accuracy_lenient": 0.15,
         "unparsed_rate": 0.16,
+        "cut_off_rate": 0.165,
         "new_tokens_mean": 17.0,
+        "mcnemar": {"against": "direct", "first_alone": 3, "second_alone": 4, "p": 0.175},
         "latency_p50_s": 0.018,
         "latency_p95_s": 0.019,
+        "accuracy_per_s": 19.5,
         "samples_per_s": 20.0,
         "speedup_vs_cot": 21.0,
         "peak_memory_mb": 22.0,
     }
-    header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in format_table([figures]).splitlines())
-    assert dict(zip(header, row, strict=True)) == {
+
+    def read(table):
+        header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+        return dict(zip(header, row, strict=True))
+
+    assert read(format_table([figures])) == {
         "method": "semcot",
+        "seed": "10",
         "n": "11",
         "strict": "12.0% [13.0%, 14.0%]",
+        "flexible": "14.5%",
         "lenient": "15.0%",
         "unparsed": "16.0%",
+        "cut off": "16.5%",
         "new tokens": "17.0",
+        "McNemar": "3 : 4, p 0.17",
+    }
+    assert read(format_table([figures], SPEED)) == {
+        "method": "semcot",
         "p50 s": "0.018",
         "p95 s": "0.019",
-        "samples/s": "20.00",
         "speed-up": "21.0×",
+        "right/s": "19.50",
+        "samples/s": "20.00",
         "memory MiB": "22",
     }
 
@@ -348,13 +400,31 @@ def test_an_answer_that_cannot_be_judged_is_refused_before_anything_is_run(semco
         evaluate_method(Constant(*semcot, " 42"), [{"question": "Where?", "answer": "left"}])
 
 
+def compared(*latencies):
+    """`with_comparisons` of rows with these methods and latencies."""
+    rows = [{"method": method, "seed": 0, "latency_p50_s": seconds} for method, seconds in latencies]
+    return [row["speedup_vs_cot"] for row in with_comparisons(rows, [], "semcot")]
+
+
 def test_speedups():
-    assert [row["speedup_vs_cot"] for row in with_speedups([{"method": "cot", "latency_p50_s": 3.0}])] == [1.0]
-    summaries = [{"method": "semcot", "latency_p50_s": 0.5}, {"method": "cot", "latency_p50_s": 3.0}]
-    assert [row["speedup_vs_cot"] for row in with_speedups(summaries)] == [6.0, 1.0]
-    assert with_speedups(summaries[:1])[0]["speedup_vs_cot"] is None
-    untimed = [{**summary, "latency_p50_s": None} for summary in summaries]
-    assert [row["speedup_vs_cot"] for row in with_speedups(untimed)] == [None, None]
+    assert compared(("cot", 3.0)) == [1.0]
+    assert compared(("semcot", 0.5), ("cot", 3.0)) == [6.0, 1.0]
+    assert compared(("semcot", 0.5)) == [None]
+    assert compared(("semcot", None), ("cot", None)) == [None, None]
+    assert compared(("semcot_zeroed", None), ("cot", 3.0)) == [None, 1.0]
+
+
+def test_methods_are_compared_on_the_same_questions_of_a_seed():
+    rows = [{"method": m, "seed": seed, "latency_p50_s": None} for m in ("semcot", "direct") for seed in (0, 1)]
+    outcomes = {("semcot", 0): "1100", ("direct", 0): "0010", ("semcot", 1): "11", ("direct", 1): "1"}
+    predictions = [
+        {"method": method, "seed": seed, "correct": outcome == "1"}
+        for (method, seed), row in outcomes.items()
+        for outcome in row
+    ]
+    tests = [row["mcnemar"] for row in with_comparisons(rows, predictions, "semcot")]
+    # Three questions that one of them has right: 1 : 2 or less even half the time.
+    assert tests == [None, None, {"against": "semcot", "first_alone": 1, "second_alone": 2, "p": 1.0}, None]
 
 
 def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
@@ -363,17 +433,17 @@ def test_a_report_without_latencies(semcot, tmp_path, monkeypatch):
     problems = [{"question": "How many?", "answer": "42"}]
     summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, latency_samples=0)
     meta = {"model": "m", **describe_machine(semcot[0])}
-    rows = with_speedups([{**summary, "dataset": "d", "seed": 0}])
+    rows = with_comparisons([{**summary, "dataset": "d", "seed": 0}], predictions, "semcot")
     record = {"run": {"command": "python eval_semcot.py"}, "eval": rows, "meta": meta}
-    write_report(tmp_path, record, predictions)
+    write_report(tmp_path, record)
     assert json.loads((tmp_path / "results.json").read_text()) == record
-    assert sorted(named) == ["predictions.jsonl", "report.md", "results.json"], "each when it is whole"
+    assert sorted(named) == ["report.md", "results.json"], "each when it is whole"
     assert "| –     | –     |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(("cpu_threads", "said"), [(1, "1 CPU thread"), (2, "2 CPU threads")])
 def test_the_report_says_what_was_measured_and_where(semcot, tmp_path, cpu_threads, said):
-    problems = [{"question": "Wie viele Äpfel?", "answer": "42"}] * 3
+    problems = [{"question": "How many?", "answer": "42"}] * 3
     summary, predictions = evaluate_method(Constant(*semcot, " 42"), problems, batch_size=2, latency_samples=1)
     where = {
         "device": "Abacus",
@@ -381,15 +451,14 @@ def test_the_report_says_what_was_measured_and_where(semcot, tmp_path, cpu_threa
         "cpu_threads": cpu_threads,
         "versions": {"python": "3", "torch": "2"},
     }
-    rows = with_speedups([{**summary, "dataset": "d", "seed": 7}])
-    write_report(tmp_path, {"run": {"command": "c"}, "eval": rows, "meta": {"model": "m", **where}}, predictions)
+    rows = with_comparisons([{**summary, "dataset": "d", "seed": 7}], predictions, "semcot")
+    write_report(tmp_path, {"run": {"command": "c"}, "eval": rows, "meta": {"model": "m", **where}})
     report = (tmp_path / "report.md").read_text()
     assert (
         f"Model `m`, 3 problems, seed 7, greedy, batch size 2, Abacus ({said}), bfloat16; python 3, torch 2.\n"
         in report
     )
     assert "at batch size 1, of 1 questions" in report
-    assert (tmp_path / "predictions.jsonl").read_text("utf-8").count('"question": "Wie viele Äpfel?"') == 3
 
 
 def test_load_model_says_what_is_wrong(semcot, tmp_path, monkeypatch):
@@ -507,6 +576,7 @@ def evaluated(tmp_path_factory):
 def read_results(folder):
     record = json.loads((folder / "out" / "results.json").read_text())
     predictions = [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert all(row.pop("seconds") > 0 for row in predictions)
     return record, predictions
 
 
@@ -546,9 +616,10 @@ def test_command_writes_all_results(evaluated):
 
 def test_figures_agree_with_the_predictions(evaluated):
     record, predictions = read_results(evaluated)
-    lenient = hf_evaluate.load(
-        str(ROOT / "semcot" / "evaluation" / "metrics" / "lenient_accuracy"), keep_in_memory=True
-    )
+    metrics = [
+        hf_evaluate.load(str(METRICS / f"{kind}_accuracy"), keep_in_memory=True)
+        for kind in ("strict", "flexible", "lenient")
+    ]
     for result in record["eval"]:
         rows = [row for row in predictions if row["method"] == result["method"]]
         assert len(rows) == result["n"]
@@ -557,24 +628,29 @@ def test_figures_agree_with_the_predictions(evaluated):
         assert result["new_tokens_mean"] == sum(row["new_tokens"] for row in rows) / len(rows)
         assert all(1 <= row["new_tokens"] <= result["max_new_tokens"] for row in rows)
         texts, golds = ([row[key] for row in rows] for key in ("output", "gold"))
-        assert lenient.compute(predictions=texts, references=golds)["accuracy_lenient"] == result["accuracy_lenient"]
+        options = {"explicit_reasoning": True} if result["method"] == "cot" else {}
+        for metric in metrics:
+            found = metric.compute(predictions=texts, references=golds, **(options if metric is metrics[0] else {}))
+            assert {key: result[key] for key in found} == found
 
 
 def test_report_and_printed_table_show_the_results(evaluated):
-    results = read_results(evaluated)[0]["eval"]
-    table = format_table(results)
+    record = read_results(evaluated)[0]
+    results = record["eval"]
+    table = format_tables(record)
     report = (evaluated / "out" / "report.md").read_text()
     assert table in report and ", 5 problems, seed 3, greedy, batch size 2, " in report
     assert table in (evaluated / "printed").read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    for row, result in zip(rows, results, strict=True):
-        assert row[:2] == [result["method"], "5"]
-        assert row[2].split()[0] == f"{100 * result['accuracy']:.1f}%"
-        assert row[6] == f"{result['latency_p50_s']:.3f}"
+    for row, result in zip(rows[:3], results, strict=True):
+        assert row[:3] == [result["method"], "3", "5"]
+        assert row[3].split()[0] == f"{100 * result['accuracy']:.1f}%"
+    for row, result in zip(rows[-3:], results, strict=True):
+        assert row[:2] == [result["method"], f"{result['latency_p50_s']:.3f}"]
 
 
 def test_command_is_repeatable(evaluated, tmp_path):
-    """The same answers, with other batches and only one method; the earlier results are replaced."""
+    """The same answers, with other batches and only one method."""
     options = "--data synthetic_arithmetic --limit 5 --seed 3 --batch_size 4 --methods semcot --latency_samples 0"
     run_command(tmp_path, "--model", evaluated / "checkpoint", "--output_dir", "out", *options.split())
     _, before = read_results(evaluated)

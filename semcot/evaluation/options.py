@@ -1,0 +1,73 @@
+"""The options of an evaluation."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from semcot.evaluation.methods import COMPARED, METHODS
+
+
+@dataclass
+class EvalOptions:
+    """Options of an evaluation and of `eval_semcot.py`: checkpoint, problems, methods, where the results go."""
+
+    model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
+    data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
+    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
+    methods: list[str] = field(
+        default_factory=lambda: [method.name for method in COMPARED],
+        metadata={"choices": list(METHODS), "help": "What to compare."},
+    )
+    split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
+    limit: int | None = field(
+        default=None, metadata={"help": "The first so many problems; of a synthetic data set, so many fresh ones."}
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0],
+        metadata={
+            "aliases": ["--seed"],
+            "help": "Seeds of the draw from a synthetic data set and of sampling; a row for each, and their mean.",
+        },
+    )
+    batch_size: int = field(default=16, metadata={"help": "Questions in a batch; latency is measured singly."})
+    max_new_tokens: int = field(default=16, metadata={"help": "Of an answer."})
+    cot_max_new_tokens: int = field(default=256, metadata={"help": "Of an explicit chain of thought and its answer."})
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "Sample the answers, instead of taking the likeliest token. The paper's released code reports 0.1, "
+            "0.3, 0.5, 0.7 and 0.9 each, with top_p 0.9, one answer of up to 30 tokens to a question, three runs."
+        },
+    )
+    top_p: float = field(default=0.9, metadata={"help": "Of sampling: from the likeliest tokens with this share."})
+    latency_samples: int = field(default=10, metadata={"help": "Questions to time at batch size 1; 0 for none."})
+    batch_sizes: list[int] = field(default_factory=list, metadata={"help": "Measure samples/s at each, too: 1 4 16."})
+    compare_to: str = field(default="semcot", metadata={"help": "Method that McNemar's test compares the others to."})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
+    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
+    base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Start afresh where an evaluation is, instead of going on with it."}
+    )
+
+    def __post_init__(self) -> None:
+        at_least = {"batch_size": 1, "max_new_tokens": 1, "cot_max_new_tokens": 1, "latency_samples": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        if min(self.batch_sizes, default=1) < 1:
+            raise ValueError(f"batch_sizes must be at least 1, got {self.batch_sizes}.")
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}; without one answers are greedy.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be one or more, each another, got {self.seeds}.")
+        if self.compare_to != "semcot" and self.compare_to not in self.methods:
+            raise ValueError(f"compare_to is {self.compare_to}, which is none of the methods: {self.methods}.")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How `generate` chooses tokens. top_k is what transformers took by itself when the paper was written."""
+        if self.temperature is None:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 50}
