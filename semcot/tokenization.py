@@ -21,13 +21,11 @@ _PROBES = ("Paige had 11 songs. How many are left?", "12 + 3", "if so, is it hea
 # A base without a chat format: questions and answers under each other. After "Question:" a blank, or a new line: a
 # byte-level tokenizer reads "Paige" after a blank otherwise than alone, a SentencePiece one after a new line. A
 # checkpoint without a chat format is known by these beginnings, whatever follows them.
-PLAIN_CHAT_TEMPLATES = tuple(
-    "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'Question:" + blank + "' + message['content'] }}"
-    for blank in (" ", "\n")
-)
+_BEGINNING = "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'BEFORE' + message['content'] }}"
+PLAIN_CHAT_TEMPLATES = tuple(_BEGINNING.replace("BEFORE", "Question:" + blank) for blank in (" ", "\n"))
 # Answers as they are generated begin with a blank of their own.
 _OTHER_TURNS = (
-    "{% elif message['role'] == 'assistant' %}{{ '\n" + ANSWER_CUE + " ' + message['content'] | trim + '\n\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'CUE ' + message['content'] | trim + '\n\n' }}"
     "{% else %}{{ message['content'] + '\n\n' }}{% endif %}"
     "{% endfor %}"
 )
@@ -35,7 +33,9 @@ _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _FIXED_DAY = datetime(2024, 7, 26)  # which such templates themselves take where there is no clock
 
 
-def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) -> tuple[PreTrainedTokenizerBase, str]:
+def build_tokenizer(
+    base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int, prompt: tuple[str, str] | None = None
+) -> tuple[PreTrainedTokenizerBase, str]:
     """
     The tokenizer of a SemCoT checkpoint: the base's, with a `<thought>` token that is never embedded, and with
     `num_thoughts` of them and the answer cue after every question.
@@ -45,12 +45,18 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
     into the same prompt by the post-processor, so that `pipeline("text-generation")` takes strings, chats and batches;
     where a tokenizer allows no such prompt, a warning says so.
 
+    Args:
+        base_tokenizer: the base's fast tokenizer, which stays as it is.
+        num_thoughts: K.
+        prompt: a format instead of these, as what stands before the question and what follows the thoughts, the latter
+            in the tokens that it has alone.
+
     Returns:
         The tokenizer (a copy) and the prompt template of one question, with `{question}` and `{thoughts}`.
 
     Raises:
-        ValueError: the base has a slow tokenizer, its chat template changes the question's text, or of several chat
-            templates none is the default.
+        ValueError: the base has a slow tokenizer, its chat template changes the question's text, of several chat
+            templates none is the default, or what follows the thoughts has other tokens there than alone.
     """
     if not base_tokenizer.is_fast:
         raise ValueError(f"{type(base_tokenizer).__name__} is a slow tokenizer; SemCoT needs this base's fast one.")
@@ -62,15 +68,18 @@ def build_tokenizer(base_tokenizer: PreTrainedTokenizerBase, num_thoughts: int) 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
-    if base_tokenizer.chat_template:
+    if prompt is not None:
+        before, cue = prompt[0], _cue_as_alone(tokenizer, prompt[1])
+        chat_templates = [_BEGINNING.replace("BEFORE", before) + _OTHER_TURNS.replace("CUE", cue)]
+    elif base_tokenizer.chat_template:
         chat_template = base_tokenizer.get_chat_template()  # of several named ones the default
         # With today's date a prompt would be another on every day, and not that of training.
         chat_template = _TODAY.sub(lambda call: call[1] + _FIXED_DAY.strftime(call[2]) + call[1], chat_template)
         chat_templates, cue = [chat_template], ANSWER_CUE
     else:
-        before = "{{ bos_token }}" if bos else ""
-        chat_templates = [before + beginning + _OTHER_TURNS for beginning in PLAIN_CHAT_TEMPLATES]
-        cue = "\n" + ANSWER_CUE
+        before, cue = "{{ bos_token }}" if bos else "", "\n" + ANSWER_CUE
+        other_turns = _OTHER_TURNS.replace("CUE", cue)
+        chat_templates = [before + beginning + other_turns for beginning in PLAIN_CHAT_TEMPLATES]
     ending = (THOUGHT_TOKEN * num_thoughts + cue).replace("\n", "\\n")
     for chat_template in chat_templates:
         tokenizer.chat_template = chat_template + "{% if add_generation_prompt %}{{ '" + ending + "' }}{% endif %}"
@@ -119,6 +128,21 @@ def tokenize_targets(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
 def _added_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the base puts its beginning-of-sequence token before a plain string."""
     return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+
+
+def _cue_as_alone(tokenizer: PreTrainedTokenizerBase, cue: str) -> str:
+    """
+    The text that has, behind a thought, the tokens of `cue` alone: with a blank before it where the tokenizer marks the
+    beginning of a text as that of a word, and that of its later pieces not.
+    """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    for text in (cue, " " + cue):
+        if ids(THOUGHT_TOKEN + text)[1:] == ids(cue):
+            return text
+    raise ValueError(f"This base's tokenizer reads {cue!r} otherwise behind a thought than alone, with a blank or not.")
 
 
 def _fixed_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]] | None:
