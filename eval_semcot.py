@@ -1,6 +1,7 @@
 """
 Says how good and how fast a checkpoint answers, beside the same base without thoughts and with an explicit chain of
-thought: `python eval_semcot.py --model . --data multiarith --output_dir runs/multiarith`.
+thought: `python eval_semcot.py --model . --data multiarith --output_dir runs/multiarith`. `--methods NAME=FOLDER` has a
+method beside it that `train_semcot.py --method NAME` trained.
 """
 
 from transformers import HfArgumentParser

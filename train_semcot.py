@@ -3,6 +3,8 @@ Trains a SemCoT checkpoint: `python train_semcot.py configs/quickstart.yaml --ou
 
 Stage 1 learns what a reasoning means, stage 2 teaches a generator to think it in K implicit tokens (arXiv 2510.24940,
 section 4). The output folder is a loadable checkpoint; beside it stand the reasoning encoder, the options, the losses.
+
+With `--method NAME` it trains a method to compare SemCoT with, for `eval_semcot.py --methods NAME=FOLDER`.
 """
 
 import os
@@ -10,11 +12,11 @@ import sys
 
 from accelerate import PartialState
 
-from semcot.training import train
-from semcot.training.options import parse_options
+from semcot.training import MethodOptions, parse_options, train, train_method
 
 if __name__ == "__main__":
-    train(parse_options())
+    options = parse_options()
+    (train_method if isinstance(options, MethodOptions) else train)(options)
     state = PartialState()
     state.destroy_process_group()
     if not state.is_main_process:

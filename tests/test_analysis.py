@@ -12,7 +12,6 @@ from analysis import (
     ablations,
     accuracy_by_steps,
     base_precision,
-    finetuned_cot,
     meaning_of_thoughts,
     mistakes,
     templates,
@@ -66,27 +65,6 @@ def test_rounding_keeps_what_lies_on_its_grid_and_no_more():
     base, original = torch.nn.Linear(4, 2, bias=False), {"weight": weight}
     sizes = base_precision.change_base(base, original, lambda matrix: 1.5 * matrix)
     assert torch.equal(base.weight, 1.5 * weight) and sizes == pytest.approx({"weight": 0.5})
-
-
-def test_finetuned_cot_trains_the_base_on_what_follows_the_question(checkpoint, call, tmp_path):
-    output = tmp_path / "cot.json"
-    sources = ["--train", "synthetic_coin_flip,80", "--data", "synthetic_coin_flip,6,5", "synthetic_arithmetic,4"]
-    options = ["--batch_size", 8, "--learning_rate", 1e-2, "--output", output]
-    call(finetuned_cot, "--model", checkpoint, *sources, *options)
-    record = json.loads(output.read_text())
-    assert [(row["method"], row["n"], row["seed"]) for row in record["eval"]] == [
-        ("cot_finetuned", 6, 5),
-        ("cot_finetuned", 4, 0),
-    ]
-    assert record["train"]["problems"] == 80 and record["train"]["logged"][0]["loss"] < 5.0, "log(330) is 5.8"
-
-    method = finetuned_cot.FineTunedCoT(*tiny_semcot())
-    problems = load_problems("synthetic_coin_flip", num_samples=1)
-    (row,) = method.training_rows(problems)
-    question = len(method.tokenizer(method.prompts(problems["question"])[0], add_special_tokens=False).input_ids)
-    assert set(row["labels"][:question]) == {-100} and row["labels"][question:] == row["input_ids"][question:]
-    written = method.tokenizer.decode(row["labels"][question:-1])
-    assert written == f" {problems['condensed_reasoning'][0]}\nAnswer: {problems['answer'][0]}"
 
 
 def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(call, tmp_path):

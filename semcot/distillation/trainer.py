@@ -122,7 +122,7 @@ class DistillationTrainer(Trainer):
         # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
         rows = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _EpochSampler(per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: self.epoch)
+        return EpochSampler(per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: self.epoch)
 
     @property
     def epoch(self) -> int:
@@ -164,7 +164,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder / WEIGHTS} lacks {', '.join(missing)}.")
 
 
-class _EpochSampler(LengthGroupedSampler):
+class EpochSampler(LengthGroupedSampler):
     """Draws each epoch's order from seed and epoch alone, so that a run resumed within an epoch finds its order."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:

@@ -15,7 +15,7 @@ from semcot.data import AUGMENTED, HUB_DATASETS, fingerprint, load_problems
 from semcot.evaluation.judging import Row, over_seeds, with_comparisons
 from semcot.evaluation.loading import load_model, weights_sha256
 from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method
-from semcot.evaluation.methods import METHODS, Method
+from semcot.evaluation.methods import Method, open_method
 from semcot.evaluation.methods.control import Control
 from semcot.evaluation.options import EvalOptions
 from semcot.evaluation.predictions import PREDICTIONS, Predictions, check_same_evaluation
@@ -46,7 +46,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     without_cudnn_attention()
     problems = _draw(options)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
-    methods = [METHODS[name](model, tokenizer) for name in dict.fromkeys(options.methods)]
+    methods = [open_method(name, model, tokenizer, options.base_model) for name in dict.fromkeys(options.methods)]
     for method in methods:
         method.sampling = options.sampling
         for own in problems.values():

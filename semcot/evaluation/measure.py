@@ -22,11 +22,11 @@ _WARM_UP_TOKENS = 4
 
 def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str) -> None:
     """Raises `ValueError`, with its number in `source`, for a question that the method cannot ask the model."""
-    config = method.model.config
+    generator = method.model.config.generator_config if isinstance(method, SemCoT) else None
     limit, generator_limit = (
-        getattr(part, "max_position_embeddings", None) for part in (config.text_config, config.generator_config)
+        getattr(config, "max_position_embeddings", None) for config in (method.base.config, generator)
     )
-    prompts = method.tokenizer(method.prompts(questions), add_special_tokens=False).input_ids
+    prompts = method.prompt_ids(questions)
     for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True), 1):
         if THOUGHT_TOKEN in question:
             raise ValueError(f"{source}, problem {number}: the question holds {THOUGHT_TOKEN}, which marks a place.")
@@ -35,7 +35,7 @@ def check_questions(method: Method, questions: Sequence[str], max_new_tokens: in
                 f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
                 f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
             )
-        if generator_limit and isinstance(method, SemCoT) and len(prompt) > generator_limit:
+        if generator_limit and len(prompt) > generator_limit:
             raise ValueError(
                 f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, and the generator "
                 f"reads {generator_limit}. Leave it out."
@@ -83,7 +83,7 @@ def evaluate_method(
     golds = [problem["answer"] for problem in problems]
     for gold in golds:
         answer_kind(gold)
-    device = method.model.device
+    device = method.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -131,9 +131,9 @@ def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: 
         method.answer(questions[:1], _WARM_UP_TOKENS)
     seconds = []
     for question in tqdm(questions, desc=f"{method.name}: latency", unit="question"):
-        started = _now(method.model.device)
+        started = _now(method.device)
         method.answer([question], max_new_tokens)
-        seconds.append(_now(method.model.device) - started)
+        seconds.append(_now(method.device) - started)
     return seconds
 
 
@@ -148,10 +148,10 @@ def measure_throughput(
     found = []
     for size in tqdm(batch_sizes, desc=f"{method.name}: batch sizes", disable=not batch_sizes):
         method.answer(asked[:size], _WARM_UP_TOKENS)
-        started = _now(method.model.device)
+        started = _now(method.device)
         for start in range(0, len(asked), size):
             method.answer(asked[start : start + size], max_new_tokens)
-        found.append({"batch_size": size, "samples_per_s": len(asked) / (_now(method.model.device) - started)})
+        found.append({"batch_size": size, "samples_per_s": len(asked) / (_now(method.device) - started)})
     return found
 
 

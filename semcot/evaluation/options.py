@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from semcot.evaluation.methods import COMPARED, METHODS
+from semcot.evaluation.methods import COMPARED, METHODS, TRAINED, method_named
 
 
 @dataclass
@@ -15,7 +15,10 @@ class EvalOptions:
     output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
     methods: list[str] = field(
         default_factory=lambda: [method.name for method in COMPARED],
-        metadata={"choices": list(METHODS), "help": "What to compare."},
+        metadata={
+            "help": f"What to compare: {', '.join(METHODS)}; and trained ones, each with the folder that "
+            f"train_semcot.py --method wrote, NAME=FOLDER: {', '.join(TRAINED)}."
+        },
     )
     split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
     limit: int | None = field(
@@ -62,7 +65,12 @@ class EvalOptions:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be one or more, each another, got {self.seeds}.")
-        if self.compare_to != "semcot" and self.compare_to not in self.methods:
+        names = [name.partition("=")[0] for name in dict.fromkeys(self.methods)]
+        for name in names:
+            method_named(name)
+        if len(set(names)) < len(names):
+            raise ValueError(f"methods must be different ones, got {self.methods}: evaluate the others by themselves.")
+        if self.compare_to != "semcot" and self.compare_to not in names:
             raise ValueError(f"compare_to is {self.compare_to}, which is none of the methods: {self.methods}.")
 
     @property

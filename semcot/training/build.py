@@ -30,7 +30,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     source = find_base(options.base_model, os.curdir, CLONE)
     dtype = options.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
     loading = {"attn_implementation": options.attention} if options.attention else {}
-    with _loading("base", options.base_model):
+    with loading_part("base", options.base_model):
         base = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype if dtype == "auto" else dtype_named(dtype), **loading
         )
@@ -48,7 +48,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     generator, found, path = options.generator, {}, None
     if isinstance(generator, str):
         path = find_base(generator, os.curdir, CLONE)
-        with _loading("generator", generator):
+        with loading_part("generator", generator):
             found = PreTrainedConfig.get_config_dict(path)[0]
     if found.get("model_type") == "semcot":
         own = {"base_model": base} if found.get("checkpoint_kind") == "adapter" else {}
@@ -112,7 +112,7 @@ def train_only(model: SemCoTForCausalLM, parts: list[str]) -> None:
 
 
 @contextmanager
-def _loading(part: str, name: str) -> Iterator[None]:
+def loading_part(part: str, name: str) -> Iterator[None]:
     """Says which model could not be loaded, and where it may be put."""
     try:
         yield

@@ -11,6 +11,8 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from semcot.evaluation.methods import TRAINED
+
 ENCODER = "reasoning_encoder"
 ENCODER_DENSE = "reasoning_encoder.dense"
 """The parts of the reasoning encoder that a stage can train: all of it, or its dense layer alone."""
@@ -26,6 +28,9 @@ TRAINER = {
     "report_to": "none",
 }
 """`trainer` where a recipe does not say otherwise."""
+FREE = ("trainer", "settings")
+"""Fields whose entries others name: transformers, and each method."""
+REACHING = tuple(f"--{name}." for name in ("stages", *FREE))
 
 
 def _as_list(value: Any) -> Any:
@@ -96,17 +101,88 @@ def _papers_method() -> list[Stage]:
     ]
 
 
-@dataclass(config=STRICT)
-class TrainOptions:
+@dataclass(config=STRICT, kw_only=True)
+class RunOptions:
+    """What every run of `train_semcot.py` is told, whatever it trains."""
+
+    output_dir: str = Field(description="Where what was trained and the run's records go.")
+    base_model: str = Field(default="HuggingFaceTB/SmolLM2-135M-Instruct", description="Base: a Hub id or a folder.")
+    dtype: str | None = Field(
+        default=None, description="Dtype of the base; float32 on a CPU and bfloat16 on a GPU by default."
+    )
+    attn_implementation: str | None = Field(
+        default=None,
+        description="sdpa, eager, flash_attention_2, …; by default sdpa, but on a CPU under autocast eager, where it "
+        "is faster at the lengths of word problems.",
+    )
+    dataset: DataSets = Field(
+        default_factory=lambda: {"synthetic_coin_flip": None, "synthetic_arithmetic": None},
+        description="Data sets and files to train on, each with how many of its problems: NAME or NAME=NUMBER.",
+    )
+    evaluation_file: Texts | None = Field(default=None, description="Files whose questions must not be trained on.")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.02, description="Share of the problems that is kept for validation."
+    )
+    max_steps: int = Field(
+        default=-1, description="At most so many steps in each stage, on no more problems than they need."
+    )
+    trainer: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further options of transformers' TrainingArguments: --trainer.OPTION VALUE.",
+    )
+    seed: int = Field(default=0, description="Of data, initial weights and order.")
+    resume_from_checkpoint: bool = Field(default=False, description="Go on with the run in `output_dir`.")
+    overwrite_output_dir: bool = Field(default=False, description="Start afresh in a non-empty `output_dir`.")
+
+    def __post_init__(self) -> None:
+        self.trainer = TRAINER | self.trainer
+
+    @property
+    def autocast(self) -> bool:
+        """bfloat16 autocast, by default where it is fast: a CPU without native support is many times slower with it."""
+        if (said := self.trainer.get("bf16")) is not None:
+            return said
+        cpu = getattr(torch.cpu, "get_capabilities", dict)()
+        return torch.cuda.is_available() or bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+
+    @property
+    def attention(self) -> str | None:
+        """The implementation of attention to load the models with, `None` for transformers' own choice."""
+        on_cpu_under_autocast = self.autocast and not torch.cuda.is_available()
+        return self.attn_implementation or ("eager" if on_cpu_under_autocast else None)
+
+
+@dataclass(config=STRICT, kw_only=True)
+class MethodOptions(RunOptions):
+    """A recipe of `train_semcot.py --method`, for a method to compare SemCoT with."""
+
+    method: str = Field(description=f"What to train: {', '.join(TRAINED)}.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the method (see its docstring): --settings.OPTION VALUE."
+    )
+    epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Passes over the problems.")
+    batch_size: Positive = Field(default=16, description="Problems in a batch, per device.")
+    learning_rate: Annotated[float, Field(ge=0)] = Field(default=1e-4, description="The highest of the schedule.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in TRAINED:
+            raise ValueError(f"there is no method {self.method!r} to train; there are {', '.join(TRAINED)}")
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The one stage of the run."""
+        told = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        return [Stage(train=[self.method], **told)]
+
+
+@dataclass(config=STRICT, kw_only=True)
+class TrainOptions(RunOptions):
     """A recipe of `train_semcot.py`; each field but `stages` and `trainer` is a flag of its own."""
 
-    output_dir: str = Field(description="Where the checkpoint, the encoder and the run's records go.")
     generator: Annotated[int | str, BeforeValidator(_as_generator)] = Field(
         description="A number: so many first layers of the base, copied. A name or folder: a small causal LM with the "
         "base's token ids, or a SemCoT checkpoint to train on from."
-    )
-    base_model: str = Field(
-        default="HuggingFaceTB/SmolLM2-135M-Instruct", description="Frozen base: a Hub id or a folder."
     )
     num_thoughts: Positive = Field(default=5, description="K, the number of implicit tokens.")
     thought_offset: Annotated[int, Field(ge=-1, le=0)] = Field(
@@ -120,23 +196,6 @@ class TrainOptions:
         default=None,
         description="Start and end (exclusive) of the base's layers that the reasoning encoder copies; by default an "
         "eighth of them from the middle.",
-    )
-    dtype: str | None = Field(
-        default=None, description="Dtype of the base; float32 on a CPU and bfloat16 on a GPU by default."
-    )
-    attn_implementation: str | None = Field(
-        default=None,
-        description="sdpa, eager, flash_attention_2, …; by default sdpa, but on a CPU under autocast eager, where it "
-        "is faster at the lengths of word problems.",
-    )
-
-    dataset: DataSets = Field(
-        default_factory=lambda: {"synthetic_coin_flip": None, "synthetic_arithmetic": None},
-        description="Data sets and files to train on, each with how many of its problems: NAME or NAME=NUMBER.",
-    )
-    evaluation_file: Texts | None = Field(default=None, description="Files whose questions must not be trained on.")
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.02, description="Share of the problems that is kept for validation."
     )
     supervised_steps: int = Field(
         default=1,
@@ -153,22 +212,11 @@ class TrainOptions:
         description="Weight of the alignment with the reasoning, against the answer's 1 - alpha, in all stages that "
         "have it; 0 trains without the reasoning encoder.",
     )
-    max_steps: int = Field(
-        default=-1, description="At most so many steps in each stage, on no more problems than they need."
-    )
-    trainer: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Further options of transformers' TrainingArguments: --trainer.OPTION VALUE.",
-    )
-    seed: int = Field(default=0, description="Of data, initial weights and order.")
-
-    resume_from_checkpoint: bool = Field(default=False, description="Go on with the run in `output_dir`.")
-    overwrite_output_dir: bool = Field(default=False, description="Start afresh in a non-empty `output_dir`.")
     push_to_hub: bool = Field(default=False, description="Upload the finished checkpoint.")
     hub_model_id: str | None = Field(default=None, description="Repository to upload to; folder name if none.")
 
     def __post_init__(self) -> None:
-        self.trainer = TRAINER | self.trainer
+        super().__post_init__()
         if self.alpha is not None:
             both = {"answer": 1 - self.alpha, "alignment": self.alpha}
             self.stages = [
@@ -215,25 +263,12 @@ class TrainOptions:
         """True where a stage needs the reasoning encoder."""
         return any("alignment" in stage.losses for stage in self.stages)
 
-    @property
-    def autocast(self) -> bool:
-        """bfloat16 autocast, by default where it is fast: a CPU without native support is many times slower with it."""
-        if (said := self.trainer.get("bf16")) is not None:
-            return said
-        cpu = getattr(torch.cpu, "get_capabilities", dict)()
-        return torch.cuda.is_available() or bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
 
-    @property
-    def attention(self) -> str | None:
-        """The implementation of attention to load the models with, `None` for transformers' own choice."""
-        on_cpu_under_autocast = self.autocast and not torch.cuda.is_available()
-        return self.attn_implementation or ("eager" if on_cpu_under_autocast else None)
-
-
-def parse_options(arguments: list[str] | None = None) -> TrainOptions:
+def parse_options(arguments: list[str] | None = None) -> TrainOptions | MethodOptions:
     """
-    Reads `[RECIPE.yaml] [--option value …]`. Flags override the file; `--stages.NAME.option` and `--trainer.option`
-    reach into it. Unknown names in either are refused.
+    Reads `[RECIPE.yaml] [--option value …]`. Flags override the file; `--stages.NAME.option`, `--trainer.option` and
+    `--settings.option` reach into it. Unknown names in either are refused. A recipe with a `method` is that of a method
+    to compare.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     recipe: dict[str, Any] = {}
@@ -244,13 +279,15 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} must map option names to values.")
-    given = vars(_parser(arguments).parse_args(arguments))
+    named = any(argument.partition("=")[0] == "--method" for argument in arguments)
+    kind = MethodOptions if named or "method" in recipe else TrainOptions
+    given = vars(_parser(arguments, kind).parse_args(arguments))
     if "train_file" in given:
         given["dataset"] = given.pop("train_file")
     for name, texts in given.items():
         _put(recipe, name, texts)
     try:
-        return TrainOptions(**recipe)
+        return kind(**recipe)
     except ValidationError as error:
         wrong = [
             (".".join(map(str, part["loc"])), part["msg"].removeprefix("Value error, ")) for part in error.errors()
@@ -259,23 +296,24 @@ def parse_options(arguments: list[str] | None = None) -> TrainOptions:
         raise ValueError(f"The recipe cannot be trained. {said}.") from None
 
 
-def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+def _parser(arguments: list[str], kind: type[RunOptions]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train_semcot.py",
         usage="train_semcot.py [RECIPE.yaml] [--OPTION VALUE ...]",
-        description="Trains a SemCoT checkpoint. Recipes are in configs/.",
+        description="Trains a SemCoT checkpoint; recipes are in configs/. With --method NAME, a method to compare it "
+        f"with: {', '.join(TRAINED)}; --method NAME --help tells the options of these.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    for option in fields(TrainOptions):
+    for option in fields(kind):
         said = option.default
         text = said.description + ("" if said.default_factory or said.is_required() else f" Default: {said.default}.")
-        if option.name not in ("stages", "trainer"):
+        if option.name not in ("stages", *FREE):
             parser.add_argument(f"--{option.name}", nargs="*", metavar="VALUE", help=text)
         else:
             parser.epilog = f"{parser.epilog or ''} {text}"
     parser.add_argument("--train_file", nargs="+", metavar="FILE", help="Files to train on, as --dataset takes them.")
-    for flag in {part.partition("=")[0] for part in arguments if part.startswith(("--stages.", "--trainer."))}:
+    for flag in {part.partition("=")[0] for part in arguments if part.startswith(REACHING)}:
         parser.add_argument(flag, nargs="*", dest=flag[2:], help=argparse.SUPPRESS)
     return parser
 
@@ -284,15 +322,16 @@ def _put(recipe: dict[str, Any], name: str, texts: list[str]) -> None:
     """Puts what a flag says into the recipe, where its dotted name says."""
     value = True if not texts else texts[0] if len(texts) == 1 else texts
     *parents, last = name.split(".", 2) if name.startswith("stages.") else name.split(".", 1)
-    if parents == ["trainer"] and isinstance(value, str):
+    free = len(parents) == 1 and parents[0] in FREE
+    if free and isinstance(value, str):
         value = yaml.safe_load(value)
         try:
             value = float(value) if isinstance(value, str) else value  # YAML takes 1e-4 for a text
         except ValueError:
             pass
     place = recipe
-    if parents == ["trainer"]:
-        place = recipe.setdefault("trainer", {})
+    if free:
+        place = recipe.setdefault(parents[0], {})
     elif parents:
         stages = recipe.setdefault("stages", [asdict(stage) for stage in _papers_method()])
         found = [stage for stage in stages if isinstance(stage, dict) and stage.get("name") == parents[1]]
@@ -306,7 +345,7 @@ def _put(recipe: dict[str, Any], name: str, texts: list[str]) -> None:
 
 def flat(options: dict[str, Any]) -> dict[str, Any]:
     """Options as of `dataclasses.asdict`, each under its dotted name, stages by their names."""
-    found = {name: value for name, value in options.items() if name not in ("stages", "trainer")}
+    found = {name: value for name, value in options.items() if name not in ("stages", *FREE)}
     for stage in options.get("stages", []):
         found |= {f"stages.{stage['name']}.{name}": value for name, value in stage.items() if name != "name"}
-    return found | {f"trainer.{name}": value for name, value in options.get("trainer", {}).items()}
+    return found | {f"{part}.{name}": value for part in FREE for name, value in options.get(part, {}).items()}

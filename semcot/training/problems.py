@@ -21,7 +21,7 @@ from semcot.data import (
 from semcot.distillation import tokenize_problems
 from semcot.distillation.interchange import last_step
 from semcot.encoder.contrastive import PAIR
-from semcot.training.options import Stage, TrainOptions
+from semcot.training.options import RunOptions, Stage, TrainOptions
 
 
 @dataclass
@@ -41,19 +41,19 @@ class Problems:
         return Problems(train, validation, self.num_in_epoch)
 
 
-def num_steps(options: TrainOptions, stage: Stage, num_in_epoch: int, batch: int) -> int:
+def num_steps(options: RunOptions, stage: Stage, num_in_epoch: int, batch: int) -> int:
     """Optimizer steps of a stage, in batches of all devices: at least one, at most `max_steps` where that is set."""
     limits = [limit for limit in (options.max_steps, stage.max_steps) if limit > 0]
     return min([max(1, round(stage.epochs * num_in_epoch / batch)), *limits])
 
 
-def step_size(options: TrainOptions, stage: Stage) -> int:
+def step_size(options: RunOptions, stage: Stage) -> int:
     """Problems in an optimizer step, over all processes and accumulated batches."""
     accumulated = 1 if stage.trains_encoder else options.trainer.get("gradient_accumulation_steps", 1)
     return stage.batch_size * accumulated * PartialState().num_processes
 
 
-def load_data(options: TrainOptions, stage: Stage | None = None) -> Problems:
+def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
     """
     The problems of a stage, by default the recipe's, each question once. Questions that also stand in an evaluation
     split, of a named data set, beside a file (`eval.json` beside `train.json`) or named by the options, are left out
@@ -93,7 +93,7 @@ def load_data(options: TrainOptions, stage: Stage | None = None) -> Problems:
     return Problems(train, validation, num_in_epoch)
 
 
-def _evaluation_splits(options: TrainOptions, sources: dict[str, int | None]) -> list[str]:
+def _evaluation_splits(options: RunOptions, sources: dict[str, int | None]) -> list[str]:
     found = list(options.evaluation_file or [])
     for name in (name.removeprefix(AUGMENTED) for name in sources):
         beside = Path(name).with_name(f"eval{Path(name).suffix}")

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from semcot.data import fingerprint
 from semcot.files import write_json
 from semcot.machine import device_name, versions
-from semcot.training.options import TrainOptions, flat
+from semcot.training.options import RunOptions, flat
 from semcot.training.problems import Problems
 
 # A run may be moved, and pushed when it is done.
@@ -25,7 +25,7 @@ RESUME_FLAGS = (
 )
 
 
-def check_output_dir(options: TrainOptions) -> None:
+def check_output_dir(options: RunOptions) -> None:
     """
     Whether the run may go into its output folder, which stays as it is.
 
@@ -58,12 +58,12 @@ def check_output_dir(options: TrainOptions) -> None:
                 "run in it, or --overwrite_output_dir True to start afresh."
             )
         for name in ("base_model", "generator"):
-            source = getattr(options, name)
+            source = getattr(options, name, None)
             if isinstance(source, str) and Path(source).resolve() == folder.resolve():
                 raise ValueError(f"{name} is {source}, which would be overwritten: give another --output_dir.")
 
 
-def prepare_output_dir(options: TrainOptions) -> None:
+def prepare_output_dir(options: RunOptions) -> None:
     """Makes the output folder, cleared of an earlier run that is not resumed, and writes the options into it."""
     check_output_dir(options)  # once more: another run may have begun there meanwhile
     folder = Path(options.output_dir)
@@ -73,14 +73,14 @@ def prepare_output_dir(options: TrainOptions) -> None:
         for name in ("stages", "reasoning_encoder"):
             shutil.rmtree(folder / name, ignore_errors=True)
         # An earlier run's model beside this one's options would pass for it, were this one cut short.
-        for name in ("README.md", "data.json", "training.json", "config.json", "model*.safetensors*"):
+        for name in ("README.md", "data.json", "training.json", "config.json", "method.json", "model*.safetensors*"):
             for file in folder.glob(name):
                 file.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "options.json", asdict(options))
 
 
-def _resumes(options: TrainOptions) -> bool:
+def _resumes(options: RunOptions) -> bool:
     return options.resume_from_checkpoint and (Path(options.output_dir) / "options.json").exists()
 
 

@@ -16,7 +16,7 @@ from semcot.machine import peak_memory, without_cudnn_attention
 from semcot.training import stages
 from semcot.training.build import build_model, train_only
 from semcot.training.card import describe_for_card, hub_datasets
-from semcot.training.options import TrainOptions
+from semcot.training.options import RunOptions, TrainOptions
 from semcot.training.problems import Problems, check_lengths, check_reasonings, load_data
 from semcot.training.record import check_output_dir, check_same_run, describe_run, prepare_output_dir
 from semcot.training.stages import Run
@@ -44,12 +44,7 @@ def train(options: TrainOptions) -> SemCoTForCausalLM:
 
 def prepare(options: TrainOptions) -> Run:
     """All that can be wrong with a run is found here, before it clears a folder or trains anything."""
-    # Of all processes, where torchrun or accelerate started several; the first may prepare data for long.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
-    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
-        raise ValueError(
-            f"accelerate was given mixed_precision {precision}: set it to 'no', trainer.bf16 decides here."
-        )
+    state = start()
     if options.push_to_hub:
         validate_repo_id(repository(options))
         if os.path.isdir(options.base_model):
@@ -57,12 +52,7 @@ def prepare(options: TrainOptions) -> Run:
                 f"The base is the local folder {options.base_model}, which nobody who downloads the checkpoint has. "
                 "Give its Hub id as base_model; it is still found in models/ where there is no connection."
             )
-    for stage in options.stages:
-        stages.check_trainer_options(options, stage)
-    if state.is_main_process:
-        check_output_dir(options)
-    set_seed(options.seed)
-    without_cudnn_attention()
+    check(options)
     shared = load_data(options)
     problems = {stage.name: load_data(options, stage) if stage.dataset else shared for stage in options.stages}
     for stage in options.stages:
@@ -85,6 +75,26 @@ def prepare(options: TrainOptions) -> Run:
         check_same_run(run.folder, record)
     state.wait_for_everyone()
     return run
+
+
+def start() -> PartialState:
+    """Of all processes, where torchrun or accelerate started several; the first may prepare data for long."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))
+    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        raise ValueError(
+            f"accelerate was given mixed_precision {precision}: set it to 'no', trainer.bf16 decides here."
+        )
+    return state
+
+
+def check(options: RunOptions) -> None:
+    """Raises an error for options that cannot be trained with, or a folder that is taken. Then the seed is set."""
+    for stage in options.stages:
+        stages.check_trainer_options(options, stage)
+    if PartialState().is_main_process:
+        check_output_dir(options)
+    set_seed(options.seed)
+    without_cudnn_attention()
 
 
 def finish(run: Run) -> None:

@@ -1,6 +1,7 @@
 """The stages of a run: each is brought to its end once, and goes on from its last whole checkpoint when resumed."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import PreTrainedTokenizerBase, TrainerState, TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerState, TrainingArguments, set_seed
 
 from modeling_semcot import SemCoTForCausalLM
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, Student
 from semcot.distillation.interchange import InterchangeCollator, spelt_right, states_of, with_index
-from semcot.distillation.trainer import load_weights, save_weights
+from semcot.distillation.trainer import load_weights
 from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.encoder.contrastive import Phase, warm_up_steps
 from semcot.files import last_whole_checkpoint, whole, write_json
 from semcot.training.build import train_only
-from semcot.training.options import ENCODER, Stage, TrainOptions
+from semcot.training.options import ENCODER, RunOptions, Stage, TrainOptions
 from semcot.training.problems import Problems, num_steps, step_size, with_both_reasonings
 
 WARM_UP = 0.03
@@ -108,22 +109,37 @@ def train_stage(run: Run, stage: Stage) -> dict[str, float]:
     goes on from its last whole checkpoint.
     """
     folder = run.folder / "stages" / stage.name
+    return train_to_the_end(
+        folder, lambda: make_trainer(run, stage, folder), lambda kept: load_weights(run.model, kept)
+    )
+
+
+def train_to_the_end(folder: Path, trainer_of: Callable[[], Trainer], load: Callable[[Path], None]) -> dict[str, float]:
+    """
+    Trains what the Trainer trains and returns its validation figures. What was finished before is loaded; what was cut
+    short goes on from its last whole checkpoint.
+
+    Args:
+        folder: of the Trainer's checkpoints, and of `finished` with the weights and the figures.
+        trainer_of: makes the Trainer, where there is something left to train. It saves the trained weights alone.
+        load: reads these from a folder.
+    """
     finished = folder / "finished"
     if (finished / "figures.json").exists():
-        load_weights(run.model, finished)
+        load(finished)
         return json.loads((finished / "figures.json").read_text())
 
-    trainer = make_trainer(run, stage, folder)
+    trainer = trainer_of()
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint == str(folder / f"checkpoint-{trainer.args.max_steps}"):  # cut short between its last one and its end
-        load_weights(run.model, Path(checkpoint))
+        load(Path(checkpoint))
         trainer.state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     figures = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
     if trainer.is_world_process_zero():
         finished.mkdir(exist_ok=True)
-        save_weights(trainer.model.own_weights(), finished)
+        trainer.save_model(str(finished))
         write_json(folder / "losses.json", trainer.state.log_history)
         write_json(finished / "figures.json", figures)
     trainer.accelerator.wait_for_everyone()
@@ -134,7 +150,7 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
     """The Trainer of a stage, with the model set to train what the stage says."""
     options, model = run.options, run.model
     train_only(model, stage.train)
-    arguments = _arguments(options, stage, folder, run.steps(stage))
+    arguments = training_arguments(options, stage, folder, run.steps(stage))
     train, validation = run.problems[stage.name].train, run.problems[stage.name].validation
     if "alignment" in stage.losses:
         train, validation = with_meanings(run, stage)
@@ -206,7 +222,7 @@ def embed_reasonings(run: Run, problems: Dataset, name: str) -> Dataset:
     return problems.add_column("reasoning_embedding", list(load_file(file)["embeddings"].numpy()))
 
 
-def check_trainer_options(options: TrainOptions, stage: Stage) -> None:
+def check_trainer_options(options: RunOptions, stage: Stage) -> None:
     """Raises `ValueError` for what `trainer` says in vain, or what transformers does not take."""
     known = {option.name for option in fields(TrainingArguments)} | {"gradient_checkpointing"}
     if unknown := sorted(options.trainer.keys() - known):
@@ -214,12 +230,12 @@ def check_trainer_options(options: TrainOptions, stage: Stage) -> None:
     if taken := sorted(options.trainer.keys() & set(TAKEN)):
         raise ValueError(f"trainer: {', '.join(taken)} is said by the recipe itself (output_dir, seed, stages).")
     try:
-        _arguments(options, stage, Path(options.output_dir), max_steps=1)
+        training_arguments(options, stage, Path(options.output_dir), max_steps=1)
     except (TypeError, ValueError) as error:
         raise ValueError(f"trainer: {error}") from error
 
 
-def _arguments(options: TrainOptions, stage: Stage, folder: Path, max_steps: int) -> TrainingArguments:
+def training_arguments(options: RunOptions, stage: Stage, folder: Path, max_steps: int) -> TrainingArguments:
     """The Trainer's arguments, from recipe and stage."""
     given = {"warmup_steps": warm_up_steps(WARM_UP, max_steps), **options.trainer, "bf16": options.autocast}
     arguments = TrainingArguments(

@@ -185,8 +185,8 @@ def test_no_method_reads_its_prompt_again_for_every_token(semcot, name):
 
 def test_a_base_without_a_chat_format_is_stopped_at_the_next_question(monkeypatch):
     monkeypatch.setattr(methods.cot, "NEXT_QUESTION", " ")  # a random model never writes the real one
-    method = METHODS["cot"](*tiny_semcot(chat=False))
-    full = METHODS["direct"](method.model, method.tokenizer)
+    model, tokenizer = tiny_semcot(chat=False)
+    method, full = (METHODS[name](model, tokenizer) for name in ("cot", "direct"))
     full.prompts = method.prompts
     for question in QUESTIONS:
         (stopped,), (unstopped,) = method.answer([question], 60), full.answer([question], 60)
@@ -505,8 +505,8 @@ def test_questions_that_cannot_be_asked_are_named(semcot, name):
 def test_a_question_may_be_as_long_as_its_readers_take(semcot, name, limit, reader):
     """The generator reads 64 tokens; the base 96, of which 16 are the answer's."""
     method = METHODS[name](*semcot)
-    method.model.config.generator_config.max_position_embeddings = 64
-    method.model.config.text_config.max_position_embeddings = 96
+    semcot[0].config.generator_config.max_position_embeddings = 64
+    semcot[0].language_model.config.max_position_embeddings = 96
     around = len(method.tokenizer(method.prompts([""]), add_special_tokens=False).input_ids[0])
     longest = "a" * (limit - around)
     check_questions(method, [longest], 16, "own.jsonl")
@@ -516,7 +516,7 @@ def test_a_question_may_be_as_long_as_its_readers_take(semcot, name, limit, read
 
 def test_a_base_without_a_limit_is_asked_anything():
     model, tokenizer = tiny_semcot("mpt")
-    del model.config.text_config.max_position_embeddings, model.config.generator_config.max_position_embeddings
+    del model.language_model.config.max_position_embeddings, model.config.generator_config.max_position_embeddings
     for method in METHODS.values():
         check_questions(method(model, tokenizer), ["long " * 400], 500, "own.jsonl")
 
@@ -763,7 +763,7 @@ def test_nothing_is_asked_for_that_cannot_be(name):
     ("arguments", "message"),
     [
         (("--latency_samples", "-1"), "latency_samples must be at least 0"),
-        (("--methods", "semcot", "pause"), "choose from 'semcot', 'direct', 'cot'"),
+        (("--methods", "semcot", "guess"), "There is no method 'guess'; there are semcot, direct, cot"),
         (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
         (("--data", "nothing"), "no known data set"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from semcot.evaluation.methods.method import Method, prompt_without_thoughts
-from semcot.tokenization import PLAIN_CHAT_TEMPLATES
+from semcot.tokenization import PLAIN_CHAT_TEMPLATES, THOUGHT_TOKEN, render_prompt
 
 INSTRUCTION = ' Think step by step, then give the final answer after "Answer:".'
 OPENING = " Let's think step by step."
@@ -32,6 +32,4 @@ class ExplicitCoT(Method):
     def prompts(self, questions: Sequence[str]) -> list[str]:
         if not self._has_chat_format:
             return [prompt_without_thoughts(self.tokenizer, question) + OPENING for question in questions]
-        cue = self.model.config.answer_cue
-        prompts = [prompt_without_thoughts(self.tokenizer, question + INSTRUCTION) for question in questions]
-        return [prompt.removesuffix(cue) for prompt in prompts]
+        return [render_prompt(self.tokenizer, question + INSTRUCTION).split(THOUGHT_TOKEN)[0] for question in questions]

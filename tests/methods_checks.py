@@ -1,0 +1,45 @@
+"""Tiny trained methods and a few problems that they can fit in seconds."""
+
+import torch
+from conftest import tiny_base_tokenizer, tiny_language_model
+
+from semcot.evaluation.methods import TRAINED, TrainedMethod
+from semcot.tokenization import build_tokenizer
+
+SUMS = [(3, 4), (2, 5), (8, 1), (6, 6)]
+PROBLEMS = [
+    {
+        "question": f"Paige had {a} songs and added {b}. How many songs?",
+        "reasoning": f"{a} songs and {b} songs are {a + b}.",
+        "condensed_reasoning": f"{a} + {b} = {a + b}",
+        "answer": str(a + b),
+    }
+    for a, b in SUMS
+]
+SETTINGS: dict[str, dict] = {}
+"""Those that suit problems of this size."""
+
+
+def tiny_method(name: str, family: str = "llama", chat: bool = True, **settings) -> TrainedMethod:
+    """A method on a random base of 4 layers, in eval mode."""
+    tokenizer, _ = build_tokenizer(tiny_base_tokenizer(chat), num_thoughts=1)
+    base = tiny_language_model(family, max_position_embeddings=1024)
+    return TRAINED[name].make(base, tokenizer, SETTINGS.get(name, {}) | settings).eval()
+
+
+def fit(method: TrainedMethod, steps: int = 150, learning_rate: float = 3e-3) -> float:
+    """Trains it on `PROBLEMS` through all of its stages; returns the last loss."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(method.own_weights().values(), lr=learning_rate, weight_decay=0.0)
+    method.train()
+    for step in range(steps):
+        stage = method.stage(step / steps)
+        if step and stage != method.stage((step - 1) / steps):
+            optimizer.state.clear()
+        optimizer.zero_grad()
+        loss = method.loss(PROBLEMS, stage)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(method.own_weights().values(), 1.0)
+        optimizer.step()
+    method.eval()
+    return loss.item()
