@@ -131,6 +131,11 @@ def split_validation(
     return dataset.select(rest), dataset.select(held_out)
 
 
+def split_steps(condensed_reasoning: str) -> list[str]:
+    """The steps of "3 + 8 = 11, 11 - 9 = 2", which are parted by a comma or semicolon and a space."""
+    return re.split(r"[,;]\s+", condensed_reasoning)
+
+
 def fingerprint(problems: Dataset) -> str:
     """SHA-256 of the problems in their order: the same for the same ones, wherever they come from."""
     digest = hashlib.sha256()

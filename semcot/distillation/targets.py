@@ -1,10 +1,9 @@
 """Targets of stage 2: token ids of prompts, answers and the condensed reasoning that the thoughts spell."""
 
-import re
-
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from semcot.data import split_steps
 from semcot.tokenization import render_prompt, tokenize_targets
 
 IGNORED = -100
@@ -59,11 +58,6 @@ def token_supervision_targets(
     targets = [token for step in earlier for token in end(step, half // len(earlier))]
     targets += end(last, num_thoughts - half if several else num_thoughts)
     return [IGNORED] * (num_thoughts - len(targets)) + targets
-
-
-def split_steps(condensed_reasoning: str) -> list[str]:
-    """The steps of "3 + 8 = 11, 11 - 9 = 2"."""
-    return re.split(r"[,;]\s+", condensed_reasoning)
 
 
 def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
