@@ -16,7 +16,11 @@ PROBLEMS = [
     }
     for a, b in SUMS
 ]
-SETTINGS: dict[str, dict] = {}
+SETTINGS: dict[str, dict] = {
+    "codi": {"num_latents": 4},
+    "pccot": {"num_latents": 5, "iterations": 2},
+    "lotus": {"max_stage": 2, "thoughts_per_step": 8, "loops": 2},
+}
 """Those that suit problems of this size."""
 
 

@@ -8,10 +8,14 @@ trains it, its settings being the keyword arguments of `__init__`, and `eval_sem
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from semcot.evaluation.methods.coconut import Coconut
+from semcot.evaluation.methods.codi import Codi
 from semcot.evaluation.methods.cot import ExplicitCoT
 from semcot.evaluation.methods.direct import Direct
 from semcot.evaluation.methods.finetuned import FineTunedCondensedCoT, FineTunedCoT, FineTunedDirect
+from semcot.evaluation.methods.lotus import Lotus
 from semcot.evaluation.methods.method import Method, Output, prompt_without_thoughts
+from semcot.evaluation.methods.pccot import PCCoT
 from semcot.evaluation.methods.random import Random
 from semcot.evaluation.methods.semcot import SemCoT
 from semcot.evaluation.methods.shuffled import Shuffled
@@ -22,7 +26,8 @@ COMPARED = (SemCoT, Direct, ExplicitCoT)
 METHODS: dict[str, type[Method]] = {method.name: method for method in (*COMPARED, Zeroed, Shuffled, Random)}
 """Those that a checkpoint is enough for."""
 TRAINED: dict[str, type[TrainedMethod]] = {
-    method.name: method for method in (FineTunedDirect, FineTunedCoT, FineTunedCondensedCoT)
+    method.name: method
+    for method in (FineTunedDirect, FineTunedCoT, FineTunedCondensedCoT, Coconut, Codi, PCCoT, Lotus)
 }
 """Those that `train_semcot.py --method` trains, and `NAME=FOLDER` opens."""
 
