@@ -14,12 +14,12 @@ class Coconut(ChainOfLatents):
     """
     Training Large Language Models to Reason in a Continuous Latent Space (Hao et al. 2024, arXiv 2412.06769).
 
-    Section 3.1: between `<bot>` and `<eot>` the model reads no tokens but its own last hidden states, each one column
-    on, `E_t = [e(x_1), …, e(x_i), h_i, h_(i+1), …, h_(t-1)]`. Section 3.2, a curriculum: the model first learns to
-    write reasonings. In stage k the first k steps are gone and k · c thoughts stand for them; in the last stage all
-    steps are gone, and there are no more thoughts than before. The loss is the cross-entropy of all that stands behind
-    the thoughts, and the optimizer starts afresh with each stage. The shares of the stages are those of section 4.2: 6
-    epochs, then 3 for each, 50 in all. At test time there are always as many thoughts as in the last stage.
+    Section 3: between `<bot>` and `<eot>` the model reads no tokens but its own last hidden states, each one column on,
+    `E_t = [e(x_1), …, e(x_i), h_i, h_(i+1), …, h_(t-1)]`. It is trained by a curriculum: first it learns to write
+    reasonings. In stage k the first k steps are gone and k · c thoughts stand for them; in the last stage all steps are
+    gone, and there are no more thoughts than before. The loss is the cross-entropy of all that stands behind the
+    thoughts, and the optimizer starts afresh with each stage. The shares of the stages are those of the paper's GSM8K:
+    6 epochs, then 3 for each, 50 in all. At test time there are always as many thoughts as in the last stage.
 
     Args:
         base, tokenizer: as for every trained method.

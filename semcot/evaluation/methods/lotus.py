@@ -29,8 +29,9 @@ class Lotus(Coconut):
 
         L = L_answer + λ L_step
 
-    The curriculum is Coconut's: the written reasoning, then step after step in blocks. The paper starts from a model
-    that is fine-tuned on written reasonings, here the first stage, and keeps its optimizer through the stages.
+    A latent is supervised in its own place, as this equation has it; the authors' code reads each token one column
+    before. The curriculum is Coconut's: the written reasoning, then step after step in blocks. The paper starts from a
+    model that is fine-tuned on written reasonings, here the first stage, and keeps its optimizer through the stages.
 
     Args:
         base, tokenizer: as for every trained method.

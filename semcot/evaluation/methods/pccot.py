@@ -11,8 +11,8 @@ class PCCoT(Codi):
     """
     Parallel Continuous Chain-of-Thought with Jacobi Iteration (Wu et al. 2025, arXiv 2506.18582).
 
-    CODI's model and loss, but the thoughts are not computed one after another. Section 3: c dummy tokens `<latent>`
-    stand behind `<bot>`, and a first pass f over all gives states `H^(0)`; then T times at once for every thought
+    CODI's model and loss, but the thoughts are not computed one after another. First c dummy tokens `<latent>` stand
+    behind `<bot>`, and a first pass f over all gives states `H^(0)`; then T times at once for every thought
 
         H^(t) = f([x_1, …, <bot>, h^(t-1)_<bot>, h^(t-1)_1, …, h^(t-1)_(c-1)])
 
