@@ -83,7 +83,7 @@ def test_accuracy_by_steps_tells_lengths_operations_and_large_answers_apart(call
     assert all(found[name][-1] == str(told.count(name)) for name in set(told))
 
 
-def test_templates_tell_problems_whose_variants_are_trained_on_from_others(call, tmp_path):
+def test_templates_are_counted_and_what_of_an_evaluation_stands_among_them(call, tmp_path):
     problems = [
         {
             "question": f"{name} had {a} eggs and ate {b}. How many? ({'x' * i})",
@@ -97,18 +97,17 @@ def test_templates_tell_problems_whose_variants_are_trained_on_from_others(call,
     problems.append({"question": "Why?", "reasoning": "So.", "answer": "7"})
     file = tmp_path / "own.json"
     file.write_text(json.dumps(problems))
-    rows = [{"question": problem["question"], "correct": problem["question"] != "Why?"} for problem in problems]
-    rows.append({"question": "Who had 9 eggs?", "correct": False})
-    rows = [{**row, "method": "semcot"} for row in rows] + [{**row, "method": "direct"} for row in rows]
-    (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    lines = call(templates, file, tmp_path)
+    asked = [problems[0]["question"], problems[0]["question"].replace("Haley had 9", "Robin had 7"), "Who had 9 eggs?"]
+    (tmp_path / "eval.json").write_text(json.dumps([{"question": question, "answer": "7"} for question in asked]))
+    lines = call(templates, file, "--eval", tmp_path / "eval.json")
     train, evaluation = (int(line.split()[1]) for line in lines[:2])
     assert train + evaluation == 120 and 0 < evaluation < train
     assert lines[0] == f"train: {train} of 121 problems, in {train // 4} templates"
-    assert lines[2:] == [
-        "with a template of the train split: 121 of 122",
-        f"variants in train: {train} right of {train}",
-        f"others: {evaluation} right of {evaluation + 2}",
+    assert [line.partition(" evaluated")[0] for line in lines[2:]] == [
+        "verbatim: 1 of 3",
+        "twin: 1 of 3",
+        "near: 1 of 3",
+        "new: 0 of 3",
     ]
 
 

@@ -146,7 +146,7 @@ def fingerprint(problems: Dataset) -> str:
 
 def without_repeats(dataset: Dataset) -> Dataset:
     """The data set less the problems whose question, whatever its case and white space, came before."""
-    first = {_normalise(question): i for i, question in reversed(list(enumerate(dataset["question"])))}
+    first = {normalise_question(question): i for i, question in reversed(list(enumerate(dataset["question"])))}
     return dataset.select(sorted(first.values()))
 
 
@@ -158,15 +158,17 @@ def shared_questions(train: Dataset, evaluation: Dataset) -> set[str]:
 def without(dataset: Dataset, questions: Collection[str]) -> Dataset:
     """The data set less the problems with one of these questions, whatever their case and white space."""
     unwanted = _normalised(questions)
-    return dataset.select([i for i, question in enumerate(dataset["question"]) if _normalise(question) not in unwanted])
+    questions = enumerate(dataset["question"])
+    return dataset.select([i for i, question in questions if normalise_question(question) not in unwanted])
 
 
-def _normalise(question: str) -> str:
+def normalise_question(question: str) -> str:
+    """A question whatever its case and white space: the same for those that differ in these alone."""
     return " ".join(question.lower().split())
 
 
 def _normalised(questions: Collection[str]) -> set[str]:
-    return {_normalise(question) for question in questions}
+    return {normalise_question(question) for question in questions}
 
 
 def _to_dataset(problems: list[dict[str, str]]) -> Dataset:

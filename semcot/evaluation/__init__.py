@@ -10,8 +10,9 @@ from semcot.evaluation.measure import (
 )
 from semcot.evaluation.methods import COMPARED, METHODS, Method, Output
 from semcot.evaluation.options import EvalOptions
-from semcot.evaluation.report import format_table, format_tables, prepare_output_dir, write_report
+from semcot.evaluation.report import prepare_output_dir, write_report
 from semcot.evaluation.statistics import mean_with_interval, wilson_interval
+from semcot.evaluation.tables import format_table, format_tables
 
 __all__ = [
     "COMPARED",

@@ -15,16 +15,18 @@ from semcot.data import AUGMENTED, HUB_DATASETS, fingerprint, load_problems
 from semcot.evaluation.judging import Row, over_seeds, with_comparisons
 from semcot.evaluation.loading import load_model, weights_sha256
 from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method
-from semcot.evaluation.methods import Method, open_method
+from semcot.evaluation.methods import Method, SemCoT, open_method
 from semcot.evaluation.methods.control import Control
 from semcot.evaluation.options import EvalOptions
+from semcot.evaluation.overlap import accuracy_by_overlap
 from semcot.evaluation.predictions import PREDICTIONS, Predictions, check_same_evaluation
 from semcot.evaluation.report import RESULTS, prepare_output_dir, write_report
+from semcot.evaluation.thoughts import study_thoughts
 from semcot.files import write_json
 from semcot.machine import without_cudnn_attention
 
 # What may differ where an evaluation goes on: other methods join it.
-FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to")
+FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to", "train_data")
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
@@ -85,6 +87,15 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
                 record["means"] = over_seeds(record["eval"])
             # After every method, so that a run that is cut short leaves what it found.
             write_report(folder, record)
+    if options.train_data:
+        train = load_problems(options.train_data, "train")
+        parts = accuracy_by_overlap(predictions.all(), list(train["question"]))
+        record["overlap"] = {"train_data": options.train_data, "train_problems": len(train), "parts": parts}
+    first, thoughts = options.seeds[0], None
+    if asked := predictions.of(SemCoT.name, first):
+        thoughts = study_thoughts(model, tokenizer, problems[first].to_list(), asked, options.batch_size)
+        record |= {"reading": thoughts.reading, "alignment": thoughts.alignment}
+    write_report(folder, record, thoughts)
     return record
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semcot.evaluation.methods import COMPARED, METHODS, TRAINED, method_named
+from semcot.evaluation.methods.control import Control
+
+CONTROLS = [name for name, method in METHODS.items() if issubclass(method, Control)]
 
 
 @dataclass
@@ -14,10 +17,10 @@ class EvalOptions:
     data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
     output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
     methods: list[str] = field(
-        default_factory=lambda: [method.name for method in COMPARED],
+        default_factory=lambda: [*(method.name for method in COMPARED), *CONTROLS],
         metadata={
-            "help": f"What to compare: {', '.join(METHODS)}; and trained ones, each with the folder that "
-            f"train_semcot.py --method wrote, NAME=FOLDER: {', '.join(TRAINED)}."
+            "help": f"What to compare: {', '.join(METHODS)} (by default all these); and trained ones, each with the "
+            f"folder that train_semcot.py --method wrote, NAME=FOLDER: {', '.join(TRAINED)}."
         },
     )
     split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})
@@ -45,6 +48,10 @@ class EvalOptions:
     latency_samples: int = field(default=10, metadata={"help": "Questions to time at batch size 1; 0 for none."})
     batch_sizes: list[int] = field(default_factory=list, metadata={"help": "Measure samples/s at each, too: 1 4 16."})
     compare_to: str = field(default="semcot", metadata={"help": "Method that McNemar's test compares the others to."})
+    train_data: str | None = field(
+        default=None,
+        metadata={"help": "What was trained on, a name or a file: how much of the problems stands in its train split."},
+    )
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
     dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
     base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})

@@ -31,7 +31,8 @@ from semcot.evaluation.measure import (
     measure_throughput,
 )
 from semcot.evaluation.methods import METHODS, Method, Output
-from semcot.evaluation.report import SPEED, format_table, format_tables, prepare_output_dir, write_report
+from semcot.evaluation.report import prepare_output_dir, write_report
+from semcot.evaluation.tables import SPEED, format_table, format_tables
 from semcot.machine import device_name, peak_memory
 from semcot.tokenization import tokenize_prompts
 
@@ -750,7 +751,22 @@ def test_an_answer_that_cannot_be_judged_is_named_before_the_model_is_loaded(tmp
 
 def test_what_is_compared_by_default():
     options = eval_semcot.EvalOptions(model="m", data="d", output_dir="o")
-    assert options.methods == ["semcot", "direct", "cot"] and options.cot_max_new_tokens == 256
+    assert options.methods == ["semcot", "direct", "cot", "semcot_zeroed", "semcot_shuffled", "semcot_random"]
+    assert options.cot_max_new_tokens == 256
+
+
+def test_controls_are_not_timed_and_what_thoughts_mean_stands_beside_them(evaluated, tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps(load_problems("synthetic_arithmetic", "eval", num_samples=1)[0]))
+    options = "--data synthetic_arithmetic --limit 3 --batch_size 2 --latency_samples 1 --batch_sizes 1 2"
+    options += f" --cot_max_new_tokens 8 --train_data {tmp_path}/train.jsonl --output_dir out"
+    run_command(tmp_path, "--model", evaluated / "checkpoint", *options.split())
+    record, _ = read_results(tmp_path)
+    timed = {row["method"] for row in record["eval"] if row["latency_p50_s"]}
+    assert timed == {row["method"] for row in record["eval"] if row["batch_sweep"]} == {"semcot", "direct", "cot"}
+    assert {row["part"]: row["n"] for row in record["overlap"]["parts"]}["verbatim"] == 1
+    assert record["reading"]["all"]["n"] == record["alignment"][0]["pool"] == 3
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert all(f"\n## {heading}\n" in report for heading in ("Batch sizes", "Overlap", "Reading", "Alignment"))
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "cot_max_new_tokens"])

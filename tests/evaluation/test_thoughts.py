@@ -1,0 +1,112 @@
+"""What thoughts spell, and whether they find their own reasoning."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_semcot
+
+from semcot.evaluation.alignment import LAYER, LAYERS, alignment, mean_states, reasoning_of, retrieval
+from semcot.evaluation.reading import spelling_shares, spells, with_spelling
+from semcot.evaluation.thoughts import study_thoughts
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "spelt"),
+    [
+        (" - 9 = 2 8 = 10", "10", True),
+        (" - 9 = 2 8 = 10", "2", False),
+        (" 1 = 1,234", "1234", True),
+        ("8 = 21 / 7 3", "3", True),
+        (" = strugg", "7", False),
+        (": heads affili so yes", "yes", True),
+        (": heads affili so yes", "no", False),
+    ],
+)
+def test_the_last_result_is_what_thoughts_spell(text, gold, spelt):
+    assert spells(text, gold) is spelt
+
+
+def problems_spelt_by(tokenizer, texts):
+    """Problems whose condensed reasonings have three tokens each, and their ids."""
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    assert {len(row) for row in ids} == {3}
+    answers = [text[-1] for text in texts]
+    problems = [
+        {"question": f"Question {i}?", "reasoning": "Long.", "condensed_reasoning": text, "answer": answer}
+        for i, (text, answer) in enumerate(zip(texts, answers, strict=True))
+    ]
+    return problems, torch.tensor(ids)
+
+
+@pytest.fixture
+def spelling():
+    """A model whose thoughts are its reasonings' embeddings, twelve times as long, in the order of its problems."""
+    model, tokenizer = tiny_semcot()
+    problems, ids = problems_spelt_by(tokenizer, ["(=7", ")=8", "/=9", "*=5", "+=4"])
+    own = model.get_input_embeddings()(ids) * 12
+
+    def think(input_ids, attention_mask=None):
+        questions = tokenizer.batch_decode(input_ids)
+        return torch.stack([own[int(question.partition("Question ")[2][0])] for question in questions])
+
+    model.think = think
+    return model, tokenizer, problems
+
+
+def test_thoughts_are_read(spelling):
+    model, tokenizer, problems = spelling
+    rows = [
+        {"question": problem["question"], "gold": problem["answer"], "correct": i < 2}
+        for i, problem in enumerate(problems)
+    ]
+    rows[1]["gold"] = "3"
+    read = with_spelling(model, tokenizer, rows, batch_size=2)
+    assert ["".join(row["thoughts"]) for row in read] == [problem["condensed_reasoning"] for problem in problems]
+    assert [row["spells_result"] for row in read] == [True, False, True, True, True]
+    assert spelling_shares(read) == {
+        "all": {"n": 5, "spelt": 4, "share": 0.8},
+        "right": {"n": 2, "spelt": 1, "share": 0.5},
+        "wrong": {"n": 3, "spelt": 3, "share": 1.0},
+    }
+    assert spelling_shares(read[:2])["wrong"]["share"] is None
+
+
+def test_thoughts_that_are_their_reasonings_find_them(spelling):
+    model, tokenizer, problems = spelling
+    rows = alignment(mean_states(model, tokenizer, problems, batch_size=2), list(map(reasoning_of, problems)))
+    assert [row["layer"] for row in rows] == [LAYER, *(layer for layer in LAYERS if layer != LAYER)]
+    for row in rows:
+        both_ways = [row[f"{way}{rank}"] for way in WAYS for rank in ("", "_mean_rank")]
+        assert both_ways == [1.0] * 4 and row["pool"] == 5 and row["cosine"] == pytest.approx(1.0, abs=1e-4)
+    others = [{**problem, "question": f"Question {(i + 1) % 5}?"} for i, problem in enumerate(problems)]
+    rows = alignment(mean_states(model, tokenizer, others), list(map(reasoning_of, others)))
+    assert all(row[way] == 0.0 and row[f"{way}_mean_rank"] > 1 for row in rows for way in WAYS)
+
+
+WAYS = ("thoughts_to_reasonings", "reasonings_to_thoughts")
+
+
+def test_ranks_by_hand():
+    cosine = torch.tensor([[0.9, 0.1, 0.3], [0.8, 0.5, 0.6], [0.2, 0.7, 0.4]])
+    found = retrieval(cosine, ["a", "b", "c"])
+    # Thoughts: the own one is first, third (0.8 and 0.6 before it), second. Reasonings: first, second, second.
+    assert found == {
+        "pool": 3,
+        "cosine": pytest.approx(0.6),
+        "thoughts_to_reasonings": pytest.approx(1 / 3),
+        "thoughts_to_reasonings_mean_rank": pytest.approx(2.0),
+        "reasonings_to_thoughts": pytest.approx(1 / 3),
+        "reasonings_to_thoughts_mean_rank": pytest.approx(5 / 3),
+    }
+    same = retrieval(cosine, ["a", "a", "c"])
+    assert same["thoughts_to_reasonings_mean_rank"] == pytest.approx((1 + 2 + 2) / 3), "the same text is no rival"
+
+
+def test_what_is_drawn(spelling):
+    model, tokenizer, problems = spelling
+    predictions = [{"question": p["question"], "gold": p["answer"], "correct": True} for p in problems]
+    found = study_thoughts(model, tokenizer, problems, predictions, batch_size=2)
+    assert found.cosine.shape == (5, 5) and np.allclose(found.cosine.diagonal(), 1, atol=1e-4)
+    assert found.plane.shape == (2, 5, 2) and np.allclose(found.plane[0], found.plane[1], atol=1e-3)
+    without = [{**problem, "reasoning": "", "condensed_reasoning": ""} for problem in problems]
+    assert study_thoughts(model, tokenizer, without, predictions).alignment == []
