@@ -120,8 +120,14 @@ def _describe(options: EvalOptions, model: PreTrainedModel, data: dict[int, str]
     """The command, and what must be the same where it goes on: options, environment, problems."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
     environment = _environment(options, model.config.checkpoint_kind == "adapter")
-    command = command_of(options, environment)
-    return {"command": command, "options": kept, "environment": environment, "data_sha256": list(data.values())}
+    folders = (name.partition("=")[::2] for name in options.methods)
+    return {
+        "command": command_of(options, environment),
+        "options": kept,
+        "environment": environment,
+        "data_sha256": list(data.values()),
+        "trained_sha256": {name: weights_sha256(folder) for name, folder in folders if folder},
+    }
 
 
 def _checkpoint(options: EvalOptions, model: PreTrainedModel) -> Row:
@@ -139,12 +145,16 @@ def _earlier(folder: Path, record: Row) -> dict[tuple[str, int], Row]:
             f"{folder} holds an evaluation that does not say how it was started, and so cannot go on. Give another "
             "--output_dir, or --overwrite_output_dir True to start afresh."
         )
-    before, now = (
-        {**found["run"]["options"], **found["run"]["environment"], "data_sha256": found["run"]["data_sha256"]}
-        | found["meta"]
-        for found in (earlier, record)
+    before, now = (found["run"] for found in (earlier, record))
+    trained = before["trained_sha256"], now["trained_sha256"]
+    shared = trained[0].keys() & trained[1].keys()
+    states = (
+        {**run["options"], **run["environment"], "data_sha256": run["data_sha256"], **found["meta"]}
+        | {f"weights of {name}": run["trained_sha256"][name] for name in shared}
+        for run, found in ((before, earlier), (now, record))
     )
-    check_same_evaluation(folder, before, now)
+    check_same_evaluation(folder, *states)
+    now["trained_sha256"] = trained[0] | trained[1]
     return {(row["method"], row["seed"]): row for row in earlier["eval"]}
 
 
