@@ -123,6 +123,11 @@ class RunOptions:
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.02, description="Share of the problems that is kept for validation."
     )
+    validation_by_template: bool = Field(
+        default=True,
+        description="Problems that differ in numbers and names alone are all in train or all in validation, which then "
+        "tells how other people's wordings are answered; False parts problem by problem.",
+    )
     max_steps: int = Field(
         default=-1, description="At most so many steps in each stage, on no more problems than they need."
     )

@@ -57,9 +57,11 @@ def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
     """
     The problems of a stage, by default the recipe's, each question once. Questions that also stand in an evaluation
     split, of a named data set, beside a file (`eval.json` beside `train.json`) or named by the options, are left out
-    and counted. Where `max_steps` bounds the run, no more problems are drawn than its stages need.
+    and counted. Where `max_steps` bounds the run, no more problems are drawn than its stages need. Stages with problems
+    of their own draw each from a seed of its own.
     """
     own = bool(stage and stage.dataset)
+    seed = options.seed + (1 + [other.name for other in options.stages].index(stage.name) if own else 0)
     sources = stage.dataset if own else options.dataset
     stages = [stage] if own else [other for other in options.stages if not other.dataset]
     share, needed = 1.0, None
@@ -70,7 +72,7 @@ def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
         counted = sum(count for count in sources.values() if count)
         share = min(1.0, needed / counted) if counted else 1.0
     drawn = {name: count and math.ceil(count * share) for name, count in sources.items()}
-    parts = [load_problems(name, "train", num_samples=count, seed=options.seed) for name, count in drawn.items()]
+    parts = [load_problems(name, "train", num_samples=count, seed=seed) for name, count in drawn.items()]
     problems = without_repeats(concatenate_datasets(parts))
     for name in _evaluation_splits(options, sources):
         try:
@@ -87,7 +89,9 @@ def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
         problems = without(problems, shared)
     if not len(problems):
         raise ValueError("No problem is left to train on: all of their questions are those of an evaluation split.")
-    train, validation = split_validation(problems, options.validation_fraction, options.seed)
+    train, validation = split_validation(
+        problems, options.validation_fraction, seed, by_template=options.validation_by_template
+    )
     num_in_epoch = round(len(train) / share)
     train, validation = (part.select(range(min(len(part), needed or len(part)))) for part in (train, validation))
     return Problems(train, validation, num_in_epoch)
