@@ -16,34 +16,23 @@ from pathlib import Path
 import torch
 
 from semcot.data import fingerprint, load_problems
+from semcot.distillation.base_noise import noisy, rounded
 from semcot.evaluation import METHODS, describe_machine, evaluate_method, load_model, weights_sha256
 from semcot.files import write_json
 
 Change = Callable[[torch.FloatTensor], torch.FloatTensor]
 
 
-def rounded(weight: torch.FloatTensor, bits: int, group: int | None = None) -> torch.FloatTensor:
-    """Symmetric rounding to so many bits, with one scale for each row, or for each group of columns in a row."""
-    groups = weight.reshape(-1, group or weight.shape[1])
-    scale = groups.abs().amax(1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
-    return ((groups / scale).round() * scale).view_as(weight)
-
-
 def changes(noises: list[float], seed: int) -> dict[str, Change]:
     """The changes by name; noise is Gaussian, of a size relative to the matrix."""
     generator = torch.Generator().manual_seed(seed)
-
-    def noisy(weight: torch.FloatTensor, size: float) -> torch.FloatTensor:
-        noise = torch.randn(weight.shape, generator=generator)
-        return weight + size * noise * weight.norm() / noise.norm()
-
     return {
         "as is": lambda weight: weight,
         "bfloat16": lambda weight: weight.bfloat16().float(),
         "int8, a scale for each row": lambda weight: rounded(weight, 8),
         "6 bit, in groups of 32": lambda weight: rounded(weight, 6, 32),
         "4 bit, in groups of 32": lambda weight: rounded(weight, 4, 32),
-        **{f"noise of {size:.0%}": lambda weight, size=size: noisy(weight, size) for size in noises},
+        **{f"noise of {size:.0%}": lambda weight, size=size: noisy(weight, size, generator) for size in noises},
     }
 
 

@@ -121,6 +121,7 @@ def tiny_options(base: Path, folder: Path):
         generator=2,
         dataset={"synthetic_coin_flip": 40, "synthetic_arithmetic": 60},
         validation_fraction=0.1,
+        validation_by_template=False,
         stages=[
             Stage(name="dense", train=["reasoning_encoder.dense"], learning_rate=1e-3, batch_size=8),
             Stage(name="all", train=["reasoning_encoder"], learning_rate=1e-5, batch_size=8),

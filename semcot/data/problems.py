@@ -10,6 +10,7 @@ import math
 import os
 import random
 import re
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 
@@ -104,21 +105,28 @@ def split_validation(
         fraction: how much of it goes to validation, between 0 and 1.
         seed: the seed of the choice.
         by_template: all problems that are the same when [`masked`] go to one part, so that validation tells how others'
-            wordings are answered. It has as many as fit into the fraction, at least one template.
+            wordings are answered. It has as many as fit into the fraction; where no template does, since few are told
+            again and again, the problems are parted one by one, with a warning.
 
     Raises:
         ValueError: nothing would be left for one of the parts.
     """
+    wanted = math.ceil(fraction * len(dataset))
+    if not 0 < wanted < len(dataset):
+        raise ValueError(
+            f"{len(dataset)} problems cannot be parted into train and validation with validation_fraction {fraction}: "
+            "each needs at least one. Give more data or another validation_fraction."
+        )
     groups: dict[object, list[int]] = {}
     for i, question in enumerate(dataset["question"]) if by_template else ():
         groups.setdefault(masked(question), []).append(i)
-    wanted = math.ceil(fraction * len(dataset))
-    if not 0 < wanted < len(dataset) or (by_template and len(groups) < 2):
-        templates = f" of {len(groups)} templates" if by_template else ""
-        raise ValueError(
-            f"{len(dataset)} problems{templates} cannot be parted into train and validation with validation_fraction "
-            f"{fraction}: each needs at least one. Give more data or another validation_fraction."
+    if by_template and min(map(len, groups.values())) > wanted:
+        warnings.warn(
+            f"The {len(dataset)} problems have {len(groups)} templates, none of so few that validation_fraction "
+            f"{fraction} could hold it: validation shares them with train.",
+            stacklevel=2,
         )
+        by_template = False
     if not by_template:
         parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
         return parts["train"], parts["test"]
@@ -126,7 +134,7 @@ def split_validation(
     for rows in random.Random(seed).sample(list(groups.values()), len(groups)):
         if len(held_out) + len(rows) <= wanted:
             held_out += rows
-    held_out = sorted(held_out or min(groups.values(), key=len))
+    held_out.sort()
     rest = sorted({*range(len(dataset))}.difference(held_out))
     return dataset.select(rest), dataset.select(held_out)
 

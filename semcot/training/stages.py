@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerState, Trainin
 
 from modeling_semcot import SemCoTForCausalLM
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, Student
+from semcot.distillation.base_noise import BaseNoise
 from semcot.distillation.interchange import InterchangeCollator, spelt_right, states_of, with_index
 from semcot.distillation.trainer import load_weights
 from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
@@ -180,6 +181,7 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
         losses=stage.losses,
         reasoning_encoder=run.encoder,
         supervised_tokens=run.supervised_tokens,
+        callbacks=[BaseNoise(model.language_model, stage.base_noise, options.seed)] if stage.base_noise else None,
     )
     return trainer
 

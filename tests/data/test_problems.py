@@ -419,13 +419,12 @@ class TestSplits:
         again = split_validation(Dataset.from_list(rows), 0.2, seed=2, by_template=True)[1]
         assert again.to_list() != validation.to_list()
         uneven = Dataset.from_list(rows[:5] * 20 + rows[5:10] * 5)
-        sizes = {len(split_validation(uneven, 0.1, seed=seed, by_template=True)[1]) for seed in range(5)}
-        assert sizes == {25}, "the smallest template, where none fits"
+        with pytest.warns(UserWarning, match="125 problems have 2 templates, none of so few .* shares them with train"):
+            train, validation = split_validation(uneven, 0.1, seed=0, by_template=True)
+        assert len(validation) == 13 and set(map(masked, validation["question"])) <= set(map(masked, train["question"]))
         uneven = Dataset.from_list(rows[:5] * 20 + rows[5:])
         sizes = {len(split_validation(uneven, 0.1, seed=seed, by_template=True)[1]) for seed in range(5)}
         assert sizes == {15}, "a template that is too large is passed over"
-        with pytest.raises(ValueError, match="5 problems of 1 templates cannot be parted"):
-            split_validation(Dataset.from_list(rows[:5]), 0.2, seed=0, by_template=True)
 
     def test_validation_is_a_part_and_the_same_each_time(self):
         problems = load_problems("synthetic_coin_flip", num_samples=100)

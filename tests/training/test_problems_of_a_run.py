@@ -9,6 +9,7 @@ from conftest import tiny_semcot
 from training_runs import answers_alone, with_stages
 
 from semcot.data import load_problems
+from semcot.data.templates import masked
 from semcot.training.options import Stage
 from semcot.training.problems import Problems, check_lengths, check_reasonings, load_data, num_steps
 
@@ -99,6 +100,25 @@ def test_a_stage_may_have_problems_of_its_own(unbounded):
     stage = replace(unbounded.stages[-1], dataset={"synthetic_coin_flip": 30})
     found = load_data(unbounded, stage)
     assert len(questions(found)) == 30 and all("coin" in question for question in questions(found))
+
+
+def test_stages_with_problems_of_their_own_draw_others(unbounded):
+    first, second = (replace(unbounded.stages[-1], name=name, dataset={"synthetic_coin_flip": 30}) for name in "ab")
+    both = replace(unbounded, dataset={"synthetic_coin_flip": 30}, stages=[*unbounded.stages[:2], first, second])
+    drawn = [set(questions(load_data(both, stage))) for stage in (None, first, second)]
+    assert len(set.union(*drawn)) > 80, "30 problems, three times"
+
+
+def test_validation_is_of_other_templates_unless_told_otherwise(unbounded, tmp_path):
+    file = tmp_path / "train.json"
+    rows = [{"question": f"{i} {thing} and 2?", "answer": str(i + 2)} for thing in "abcdefghij" for i in range(9)]
+    file.write_text(json.dumps(rows))
+    for by_template in (True, False):
+        found = load_data(
+            replace(unbounded, dataset={str(file): None}, alpha=0, validation_by_template=by_template)
+        )
+        shared = set(map(masked, found.train["question"])) & set(map(masked, found.validation["question"]))
+        assert len(found.validation) == 9 and bool(shared) != by_template
 
 
 def test_all_questions_may_be_those_of_the_evaluation(unbounded, tmp_path):

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semcot.data import fingerprint, load_problems
 from semcot.distillation import token_supervision_targets
+from semcot.distillation.base_noise import BaseNoise
 from semcot.encoder import contrastive, load_reasoning_encoder
 from semcot.training import stages, train
 from semcot.training.build import build_model
@@ -176,6 +177,7 @@ def test_every_option_arrives(options, monkeypatch):
                 [*started, "generator", "refiner"],
                 "generator",
                 {"answer": 0.6, "alignment": 0.4, "token_supervision": 0.35},
+                base_noise=0.08,
                 learning_rate=0.016,
                 epochs=0.45,
                 batch_size=6,
@@ -246,6 +248,8 @@ def test_every_option_arrives(options, monkeypatch):
         text, labels = trainer.eval_dataset["condensed_reasoning"][0], trainer.eval_dataset["thought_labels"][0]
         assert labels == token_supervision_targets(text, tokenizer, 5, 2)
         assert trainer.model.shared_prefix > 0
+        noises = [part for part in trainer.callback_handler.callbacks if isinstance(part, BaseNoise)]
+        assert [(noise.size, noise.seed) for noise in noises] == ([(0.08, 3)] if stage.name == "generator" else [])
     ((collator, _),) = collators
     assert (collator.supervised_steps, collator.share, collator.seed) == (2, 0.7, 3)
     interchange = taught["interchange"]
