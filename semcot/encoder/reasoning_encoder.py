@@ -104,10 +104,19 @@ def encode_thoughts(encoder: SentenceTransformer, thoughts: torch.FloatTensor) -
     """
     Embeds implicit tokens, (batch, K, base hidden) → (batch, embedding_dim), with gradient.
 
-    They enter as if they were the base's states at layer `start`.
+    They enter as if they were the base's states at layer `start`. At layer 0, where the base reads them too, they are
+    given the scale of its token embeddings, of which they are many times as long: the states that tell reasonings apart
+    there would drown in theirs.
     """
+    if encoder[0].start == 0:
+        thoughts = thoughts * (encoder[0].token_scale() / _rms(thoughts))
     mask = torch.ones(thoughts.shape[:2], dtype=torch.long, device=thoughts.device)
     return encoder({"input_features": thoughts, "attention_mask": mask})["sentence_embedding"]
+
+
+def _rms(states: torch.FloatTensor) -> torch.FloatTensor:
+    """The root mean square of each row's states, (batch, 1, 1)."""
+    return states.float().square().mean((1, 2), keepdim=True).sqrt()
 
 
 def _assemble(module: ReasoningModule, embedding_dim: int) -> ReasoningEncoder:

@@ -119,6 +119,13 @@ class ReasoningModule(InputModule):
         device = self.language_model.get_input_embeddings().weight.device
         return _run(lower, attention_mask.to(device), input_ids=input_ids.to(device))
 
+    @torch.no_grad()
+    def token_scale(self) -> torch.FloatTensor:
+        """The root mean square of the base's token embeddings as its first layer reads them, of every so many."""
+        embed = self.language_model.get_input_embeddings()
+        ids = torch.arange(0, len(embed.weight), 1 + len(embed.weight) // 256, device=embed.weight.device)
+        return embed(ids).float().square().mean().sqrt()
+
     def forward(self, features: dict[str, torch.Tensor], **kwargs) -> dict[str, torch.Tensor]:
         """
         Adds `token_embeddings`, (batch, length, hidden), to `features`, which hold `attention_mask` and either

@@ -13,6 +13,7 @@ import torch
 from conftest import FAMILIES, tiny_base_tokenizer, tiny_language_model
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from semcot.encoder import (
@@ -158,6 +159,21 @@ def test_thoughts_enter_at_start_with_gradient(family):
     assert meaning.shape == (1, 24)
     torch.testing.assert_close(meaning, target)
     (meaning * target).sum().backward()  # encode_texts gives a target that autograd takes
+    assert (thoughts.grad.abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_at_the_input_thoughts_are_read_at_the_scale_of_tokens(family):
+    encoder = make_encoder(family, 0, 1)
+    module = encoder[0]
+    batch = module.preprocess([" ".join(TEXTS) * 4])
+    embeds = module.base_states(**batch)
+    target = encoder(dict(batch))["sentence_embedding"]
+    close = F.cosine_similarity(encode_thoughts(encoder, embeds), target)
+    assert close > 0.99, "but for the scale, which is that of all tokens, they are the text"
+    torch.testing.assert_close(encode_thoughts(encoder, 12 * embeds), encode_thoughts(encoder, embeds))
+    thoughts = (12 * embeds).requires_grad_()
+    F.cosine_similarity(encode_thoughts(encoder, thoughts), torch.randn(1, 24)).sum().backward()
     assert (thoughts.grad.abs().sum(-1) > 0).all()
 
 
