@@ -1,4 +1,6 @@
-# make demo        install, fetch the base, answer questions with direct, explicit and implicit reasoning
+# make demo        install, fetch the base, answer questions with direct, explicit and implicit reasoning; your own:
+#                  make demo ARGS='"How many …?"' (for a dollar sign \$$)
+# make app         the same on a page for the browser
 # make smoke       every stage of training in a minute, its checkpoint loaded and evaluated
 # make test        install, fetch the base, lint and test, but for whole runs
 # make test-all    the same, and then the whole runs in processes of their own
@@ -10,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+INSTALLED_APP := $(VENV)/.installed-app
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(PY) -m pip install --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
@@ -21,11 +24,14 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo test test-all base smoke quickstart clean
+.PHONY: demo app test test-all base smoke quickstart clean
 .DELETE_ON_ERROR:
 
 demo: base
 	$(PY) -m semcot.demo $(ARGS)
+
+app: base $(INSTALLED_APP)
+	$(PY) app.py $(ARGS)
 
 test: base $(INSTALLED_DEV)
 	$(PY) -m ruff check .
@@ -49,6 +55,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
+	@touch $@
+
+$(INSTALLED_APP): $(INSTALLED)
+	$(PIP) -e ".[app]"
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -2,11 +2,10 @@
 Answers questions on the terminal three ways, side by side: `python -m semcot.demo [QUESTION …]`.
 
 The same frozen base answers at once (direct), after writing its reasoning out (cot), and after the implicit tokens of
-the checkpoint (semcot), of which is shown what they spell. Without a question, fresh synthetic problems are drawn, none
-of them from training.
+the checkpoint (semcot), of each of which is shown the nearest word and its probability. Without a question, fresh
+synthetic problems are drawn, none of them from training.
 """
 
-import time
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -14,11 +13,9 @@ from pathlib import Path
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import arithmetic_stories, coin_flips
 from semcot.evaluation import load_model
-from semcot.evaluation.methods import METHODS
-from semcot.tokenization import render_prompt, tokenize_prompts
+from semcot.serving.comparison import Comparison
 
 CLONE = Path(__file__).parents[1]
 
@@ -51,27 +48,24 @@ def main() -> None:
     model, tokenizer = load_model(options.model)
     print(f"{options.model} on {model.device}: {model.config.num_thoughts} implicit tokens for ", end="")
     print(f"{model.config.base_model_name_or_path or 'its own base'}, frozen.\n")
-    methods = [METHODS[name](model, tokenizer) for name in ("direct", "cot", "semcot")]
-    for method in methods:
-        method.answer([problems[0]["question"]], max_new_tokens=2)  # the first call is not typical
-
+    comparison = Comparison(model, tokenizer)
+    for question in own:
+        try:
+            comparison.check(question)
+        except ValueError as error:
+            raise SystemExit(f"semcot.demo: {error}") from None
     for problem in problems:
-        gold = problem["answer"]
-        print(problem["question"].strip() + (f"   [{gold}]" if gold else ""))
-        for method in methods:
-            started = time.perf_counter()
-            output = method.answer([problem["question"]])[0]
-            milliseconds = (time.perf_counter() - started) * 1000
-            written = " ".join(output.text.split())
-            verdict = ""
-            if gold:
-                parsed = parse_answer(output.text, answer_kind(gold), method.explicit_reasoning)
-                verdict = "right" if parsed == normalize_answer(gold) else "wrong"
-            shown = written if len(written) <= 60 else f"{written[:28]} … {written[-28:]}"
-            print(f"  {method.name:7}{output.num_tokens:4} tokens {milliseconds:7.0f} ms  {verdict:6} {shown}")
-        prompt = tokenize_prompts(tokenizer, [render_prompt(tokenizer, problem["question"])]).to(model.device)
-        token_ids = model.read_thoughts(**prompt).token_ids[0, :, 0].tolist()
-        print("  its thoughts spell:", *(tokenizer.decode([token]).strip() for token in token_ids))
+        question, gold = problem["question"], problem["answer"]
+        print(question.strip() + (f"   [{gold}]" if gold else ""))
+        for name in comparison.NAMES:
+            answer = comparison.answer(name, question)
+            written = " ".join(answer.text.split())
+            # Of drawn problems the ends; a question of your own is answered at full length.
+            shown = written if gold == "" or len(written) <= 60 else f"{written[:28]} … {written[-28:]}"
+            verdict = f"{comparison.verdict(name, answer.text, gold):6} " if gold else ""
+            print(f"  {name:7}{answer.num_tokens:4} tokens {answer.milliseconds:7.0f} ms  {verdict}{shown}")
+        thoughts = comparison.read_thoughts(question)
+        print("  its thoughts say:", "  ".join(f"{word.strip()} {score:.2f}" for word, score in thoughts))
         print(flush=True)
 
 

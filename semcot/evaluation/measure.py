@@ -20,24 +20,25 @@ from semcot.tokenization import THOUGHT_TOKEN
 _WARM_UP_TOKENS = 4
 
 
-def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str) -> None:
-    """Raises `ValueError`, with its number in `source`, for a question that the method cannot ask the model."""
+def check_questions(method: Method, questions: Sequence[str], max_new_tokens: int, source: str = "") -> None:
+    """Raises `ValueError`, with its number in a `source`, for a question that the method cannot ask the model."""
     generator = method.model.config.generator_config if isinstance(method, SemCoT) else None
     limit, generator_limit = (
         getattr(config, "max_position_embeddings", None) for config in (method.base.config, generator)
     )
     prompts = method.prompt_ids(questions)
     for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True), 1):
+        where = f"{source}, problem {number}: " if source else ""
         if THOUGHT_TOKEN in question:
-            raise ValueError(f"{source}, problem {number}: the question holds {THOUGHT_TOKEN}, which marks a place.")
+            raise ValueError(f"{where}the question holds {THOUGHT_TOKEN}, which marks a place.")
         if limit and len(prompt) + max_new_tokens > limit:
             raise ValueError(
-                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
+                f"{where}the prompt for {method.name} has {len(prompt)} tokens, its answer up to "
                 f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
             )
         if generator_limit and len(prompt) > generator_limit:
             raise ValueError(
-                f"{source}, problem {number}: its prompt for {method.name} has {len(prompt)} tokens, and the generator "
+                f"{where}the prompt for {method.name} has {len(prompt)} tokens, and the generator "
                 f"reads {generator_limit}. Leave it out."
             )
 

@@ -493,7 +493,7 @@ def test_questions_that_cannot_be_asked_are_named(semcot, name):
     check_questions(method, QUESTIONS, 16, "own.jsonl")
     with pytest.raises(ValueError, match="own.jsonl, problem 3: the question holds <thought>"):
         check_questions(method, [*QUESTIONS[:2], "What is <thought>?"], 16, "own.jsonl")
-    with pytest.raises(ValueError, match=rf"problem 2: its prompt for {name} has \d+ tokens, .* the base reads 512"):
+    with pytest.raises(ValueError, match=rf"problem 2: the prompt for {name} has \d+ tokens, .* the base reads 512"):
         check_questions(method, [QUESTIONS[0], "long " * 400], 16, "own.jsonl")
     with pytest.raises(ValueError, match="problem 1: .* its answer up to 500"):
         check_questions(method, QUESTIONS, 500, "own.jsonl")
@@ -511,7 +511,7 @@ def test_a_question_may_be_as_long_as_its_readers_take(semcot, name, limit, read
     around = len(method.tokenizer(method.prompts([""]), add_special_tokens=False).input_ids[0])
     longest = "a" * (limit - around)
     check_questions(method, [longest], 16, "own.jsonl")
-    with pytest.raises(ValueError, match=f"problem 2: its prompt for {name} has {limit + 1} tokens, .*{reader} reads"):
+    with pytest.raises(ValueError, match=f"problem 2: the prompt for {name} has {limit + 1} tokens, .*{reader} reads"):
         check_questions(method, [longest, longest + "a"], 16, "own.jsonl")
 
 

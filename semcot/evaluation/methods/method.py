@@ -77,8 +77,11 @@ class Method(ABC):
         return self.base.generate(**inputs)
 
     @torch.no_grad()
-    def answer(self, questions: Sequence[str], max_new_tokens: int | None = None) -> list[Output]:
-        """Answers a batch of questions, padded on the left. `max_new_tokens` is the method's own by default."""
+    def answer(self, questions: Sequence[str], max_new_tokens: int | None = None, **options) -> list[Output]:
+        """
+        Answers a batch of questions, padded on the left. `max_new_tokens` is the method's own by default; `options`,
+        such as stopping criteria, go to `generate`.
+        """
         limit = max_new_tokens or self.max_new_tokens
         input_ids, attention_mask = padded(self.prompt_ids(questions), self.tokenizer.pad_token_id, "left", self.device)
         sequences = self.generate(
@@ -94,6 +97,7 @@ class Method(ABC):
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
             **({"stop_strings": self.stop_string, "tokenizer": self.tokenizer} if self.stop_string else {}),
+            **options,
         )
         new = sequences[:, input_ids.shape[1] :]
         is_end = torch.isin(new, torch.tensor(self.end_ids, device=new.device))
