@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from conftest import QUESTIONS, ROOT
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from transformers import AutoTokenizer, GenerationConfig
 
 from modeling_semcot import SemCoTForCausalLM
@@ -72,3 +72,25 @@ def test_the_server_answers_as_generate_does(server, readable):
         events = client.responses.create(**response, stream=True)
         assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer
     assert len(answers) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_go_through_the_thoughts_is_a_bad_request(server, readable, stream):
+    client, name = OpenAI(base_url=server, api_key="none", max_retries=0), str(readable)
+    common = {"model": name, "stream": stream}
+    ask = {
+        "chat": lambda question, **more: client.chat.completions.create(
+            messages=[{"role": "user", "content": question}], **common, **more
+        ),
+        "completion": lambda question, **more: client.completions.create(prompt=question, **common, **more),
+        "response": lambda question, **more: client.responses.create(input=question, **common, **more),
+    }
+    for endpoint in ask.values():
+        with pytest.raises(BadRequestError, match="Row 0 holds 4 <thought> placeholders .* needs exactly 3"):
+            endpoint("Is <thought> a word?")
+        with pytest.raises(BadRequestError, match="the position limit of text_config is 512"):
+            endpoint("long " * 400)
+        with pytest.raises(BadRequestError, match="guidance_scale cannot be used"):
+            endpoint("How many?", extra_body={"generation_config": '{"guidance_scale": 2}'})
+        assert endpoint(QUESTIONS[0]), "and the next one is answered"
