@@ -33,12 +33,12 @@ def check_questions(method: Method, questions: Sequence[str], max_new_tokens: in
             raise ValueError(f"{where}the question holds {THOUGHT_TOKEN}, which marks a place.")
         if limit and len(prompt) + max_new_tokens > limit:
             raise ValueError(
-                f"{where}the prompt for {method.name} has {len(prompt)} tokens, its answer up to "
+                f"{where}its prompt for {method.name} has {len(prompt)} tokens, its answer up to "
                 f"{max_new_tokens}, and the base reads {limit} in all. Leave it out, or ask for shorter answers."
             )
         if generator_limit and len(prompt) > generator_limit:
             raise ValueError(
-                f"{where}the prompt for {method.name} has {len(prompt)} tokens, and the generator "
+                f"{where}its prompt for {method.name} has {len(prompt)} tokens, and the generator "
                 f"reads {generator_limit}. Leave it out."
             )
 

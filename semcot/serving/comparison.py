@@ -22,7 +22,7 @@ from semcot.tokenization import render_prompt, tokenize_prompts
 
 
 class TimedAnswer(NamedTuple):
-    """A text, its number of tokens, with the end-of-sequence token, its milliseconds, and whether it still has no end."""
+    """A text, its number of tokens, with the end-of-sequence token, milliseconds, and whether it lacks an end."""
 
     text: str
     num_tokens: int

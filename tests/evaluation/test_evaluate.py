@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 import eval_semcot
 from modeling_semcot import SemCoTForCausalLM
-from semcot import demo, machine
+from semcot import machine
 from semcot.data import fingerprint, load_problems
 from semcot.evaluation import methods
 from semcot.evaluation.judging import with_comparisons
@@ -493,7 +493,7 @@ def test_questions_that_cannot_be_asked_are_named(semcot, name):
     check_questions(method, QUESTIONS, 16, "own.jsonl")
     with pytest.raises(ValueError, match="own.jsonl, problem 3: the question holds <thought>"):
         check_questions(method, [*QUESTIONS[:2], "What is <thought>?"], 16, "own.jsonl")
-    with pytest.raises(ValueError, match=rf"problem 2: the prompt for {name} has \d+ tokens, .* the base reads 512"):
+    with pytest.raises(ValueError, match=rf"problem 2: its prompt for {name} has \d+ tokens, .* the base reads 512"):
         check_questions(method, [QUESTIONS[0], "long " * 400], 16, "own.jsonl")
     with pytest.raises(ValueError, match="problem 1: .* its answer up to 500"):
         check_questions(method, QUESTIONS, 500, "own.jsonl")
@@ -511,7 +511,7 @@ def test_a_question_may_be_as_long_as_its_readers_take(semcot, name, limit, read
     around = len(method.tokenizer(method.prompts([""]), add_special_tokens=False).input_ids[0])
     longest = "a" * (limit - around)
     check_questions(method, [longest], 16, "own.jsonl")
-    with pytest.raises(ValueError, match=f"problem 2: the prompt for {name} has {limit + 1} tokens, .*{reader} reads"):
+    with pytest.raises(ValueError, match=f"problem 2: its prompt for {name} has {limit + 1} tokens, .*{reader} reads"):
         check_questions(method, [longest, longest + "a"], 16, "own.jsonl")
 
 
@@ -790,69 +790,6 @@ def test_wrong_use_says_so(arguments, message, tmp_path, capsys):
         run_command(tmp_path, *valid, *arguments)
     assert message in f"{raised.value} {capsys.readouterr().err}"
     assert not (tmp_path / "out" / "results.json").exists()
-
-
-def test_the_demo_wants_a_question_before_it_loads_a_model(monkeypatch):
-    monkeypatch.setattr(sys, "argv", "semcot.demo --model nowhere --stories 0 --flips 0".split())
-    with pytest.raises(SystemExit, match="nothing to answer"):
-        demo.main()
-
-
-def test_the_demo_asks_problems_of_the_eval_split_and_judges_each_method(evaluated, monkeypatch, capsys):
-    problems = [
-        *load_problems("synthetic_arithmetic:1-2", "eval", num_samples=2, seed=3),
-        *load_problems("synthetic_coin_flip:4", "eval", num_samples=1, seed=3),
-    ]
-    golds = {problem["question"]: problem["answer"] for problem in problems}
-    written = {"direct": " {}.", "cot": "The answer is 0 + 0 = {}", "semcot": " 0, yes and no: {}"}
-
-    def answer(method, questions, max_new_tokens=None):
-        return [Output(written[method.name].format(golds[question]), 5) for question in questions]
-
-    monkeypatch.setattr(Method, "answer", answer)
-    monkeypatch.setattr(demo.logging, "disable_progress_bar", lambda: None)
-    options = f"semcot.demo --model {evaluated}/checkpoint --stories 2 --flips 1 --seed 3"
-    monkeypatch.setattr(sys, "argv", options.split())
-    demo.main()
-    _, *asked = capsys.readouterr().out.strip().split("\n\n")
-    for (question, gold), (first, *lines, spelt) in zip(golds.items(), map(str.splitlines, asked), strict=True):
-        assert first == f"{question}   [{gold}]" and spelt.startswith("  its thoughts spell: ")
-        judged = [line.split()[:6] for line in lines]
-        assert [(name, number, verdict) for name, number, _, _, _, verdict in judged] == [
-            ("direct", "5", "right"),
-            ("cot", "5", "right"),
-            ("semcot", "5", "right" if gold == "yes" else "wrong"),
-        ]
-
-
-def test_the_demo_asks_own_questions_and_no_option_that_it_does_not_know(semcot, monkeypatch, capsys):
-    """On a clock that every answer takes a quarter of a second of."""
-    clock, asked = 0.0, []
-
-    def answer(method, questions, max_new_tokens=None):
-        nonlocal clock
-        clock += 0.25
-        asked.append((method.name, *questions))
-        return [Output(" so it is\n" + "ab" * 30 + "c", 7)]
-
-    monkeypatch.setattr(Method, "answer", answer)
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: clock)
-    monkeypatch.setattr(demo, "load_model", lambda path: semcot)
-    monkeypatch.setattr(demo.logging, "disable_progress_bar", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["semcot.demo", "How many?", "-5 + 3?"])
-    demo.main()
-    names = ("direct", "cot", "semcot")
-    questions = ("How many?", "-5 + 3?")
-    warm_up = [(name, questions[0]) for name in names]
-    assert asked == [*warm_up, *((name, question) for question in questions for name in names)]
-    _, *shown = capsys.readouterr().out.strip().split("\n\n")
-    for question, (first, *lines, spelt) in zip(questions, [text.split("\n") for text in shown], strict=True):
-        assert first == question and spelt.startswith("  its thoughts spell: ")
-        said = f"7 tokens 250 ms so it is {'ab' * 9}a … {'ba' * 13}bc"
-        assert [" ".join(line.split()) for line in lines] == [f"{name} {said}" for name in names]
-    monkeypatch.setattr(sys, "argv", ["semcot.demo", "How many?", "--flops", "3"])
-    with pytest.raises(SystemExit, match="unknown option --flops"):
-        demo.main()
 
 
 @pytest.mark.gpu
