@@ -120,13 +120,13 @@ def _describe(options: EvalOptions, model: PreTrainedModel, data: dict[int, str]
     """The command, and what must be the same where it goes on: options, environment, problems."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
     environment = _environment(options, model.config.checkpoint_kind == "adapter")
-    folders = (name.partition("=")[::2] for name in options.methods)
+    sources = (name.partition("=")[::2] for name in options.methods)
     return {
         "command": command_of(options, environment),
         "options": kept,
         "environment": environment,
         "data_sha256": list(data.values()),
-        "trained_sha256": {name: weights_sha256(folder) for name, folder in folders if folder},
+        "trained_sha256": {name: weights_sha256(source) or source for name, source in sources if source},
     }
 
 

@@ -140,7 +140,8 @@ class MethodTrainer(Trainer):
             return self.compute_loss(model, inputs).detach(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | ({"stage": self.stage} if "loss" in logs else {}), start_time)
+        stage = {"stage": self._stage_at(self.state.global_step - 1)} if "loss" in logs else {}  # of the step just done
+        super().log(logs | stage, start_time)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         rows = train_dataset or self.train_dataset

@@ -11,14 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from semcot.evaluation.methods.coconut import Coconut
 from semcot.evaluation.methods.codi import Codi
 from semcot.evaluation.methods.cot import ExplicitCoT
+from semcot.evaluation.methods.cot_few_shot import FewShotCoT
 from semcot.evaluation.methods.direct import Direct
 from semcot.evaluation.methods.finetuned import FineTunedCondensedCoT, FineTunedCoT, FineTunedDirect
+from semcot.evaluation.methods.icot_si import ICoTSI
 from semcot.evaluation.methods.lotus import Lotus
 from semcot.evaluation.methods.method import Method, Output, prompt_without_thoughts
+from semcot.evaluation.methods.pause import Pause
 from semcot.evaluation.methods.pccot import PCCoT
 from semcot.evaluation.methods.random import Random
 from semcot.evaluation.methods.semcot import SemCoT
 from semcot.evaluation.methods.shuffled import Shuffled
+from semcot.evaluation.methods.softcot import SoftCoT
 from semcot.evaluation.methods.trained import TrainedMethod
 from semcot.evaluation.methods.zeroed import Zeroed
 
@@ -27,7 +31,10 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (*COMPARED
 """Those that a checkpoint is enough for."""
 TRAINED: dict[str, type[TrainedMethod]] = {
     method.name: method
-    for method in (FineTunedDirect, FineTunedCoT, FineTunedCondensedCoT, Coconut, Codi, PCCoT, Lotus)
+    for method in (
+        *(FineTunedDirect, FineTunedCoT, FineTunedCondensedCoT),
+        *(Pause, ICoTSI, SoftCoT, Coconut, Codi, PCCoT, Lotus),
+    )
 }
 """Those that `train_semcot.py --method` trains, and `NAME=FOLDER` opens."""
 
@@ -48,7 +55,7 @@ def open_method(
 
 def method_named(name: str) -> type[Method]:
     """Raises `ValueError` where there is none of this name."""
-    known = METHODS | TRAINED
+    known: dict[str, type[Method]] = METHODS | {FewShotCoT.name: FewShotCoT} | TRAINED
     if name not in known:
         raise ValueError(f"There is no method {name!r}; there are {', '.join(known)}.")
     return known[name]
@@ -59,6 +66,7 @@ __all__ = [
     "METHODS",
     "TRAINED",
     "ExplicitCoT",
+    "FewShotCoT",
     "Method",
     "Output",
     "SemCoT",

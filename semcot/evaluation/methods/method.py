@@ -72,6 +72,10 @@ class Method(ABC):
         """The token ids of the prompts."""
         return self.tokenizer(self.prompts(questions), add_special_tokens=False).input_ids
 
+    def beside(self, questions: Sequence[str]) -> dict[str, Any]:
+        """What `generate` takes beside the prompts."""
+        return {}
+
     def generate(self, **inputs) -> torch.LongTensor:
         """Continues `input_ids` `(batch, length)`; returns `(batch, length + new)`. By default with the plain base."""
         return self.base.generate(**inputs)
@@ -87,6 +91,7 @@ class Method(ABC):
         sequences = self.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
+            **self.beside(questions),
             max_new_tokens=limit,
             **self.sampling,
             # Some bases ship with others, and no longer take the likeliest token, or read all again for each.

@@ -76,10 +76,7 @@ class TrainedMethod(Method, nn.Module):
 
     def around(self, questions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The token ids of each prompt, before the place of a reasoning and after it: those of the cue."""
-        prompts = [render_prompt(self.tokenizer, question) for question in questions]
-        rows = self.tokenizer(prompts, add_special_tokens=False).input_ids
-        places = [len(row) - 1 - row[::-1].index(self.thought_id) for row in rows]
-        return [(row[:place], row[place + 1 :]) for row, place in zip(rows, places, strict=True)]
+        return around(self.tokenizer, questions)
 
     def target_ids(self, texts: Sequence[str], end: bool = True) -> list[list[int]]:
         """The token ids of texts that go on after a blank, with the end of sequence."""
@@ -96,6 +93,11 @@ class TrainedMethod(Method, nn.Module):
         shape = len(input_ids), int(places[0].sum()), embeddings.shape[-1]
         return embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype).expand(shape))
 
+    def generate_after(self, vectors: torch.Tensor, input_ids: torch.LongTensor, **inputs) -> torch.LongTensor:
+        """What the base generates where it reads `vectors` at the places of `thought_id`, as [`embed`] puts them."""
+        new = self.base.generate(inputs_embeds=self.embed(input_ids, vectors), **inputs)
+        return torch.cat([input_ids, new], dim=1)
+
     def cross_entropy(
         self,
         contexts: Sequence[Sequence[int]],
@@ -111,6 +113,13 @@ class TrainedMethod(Method, nn.Module):
         kept = input_ids.shape[1] - min(map(len, contexts)) + 1  # before them no token is predicted
         logits = self.base(attention_mask=attention_mask, use_cache=False, logits_to_keep=kept, **given).logits
         return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1 - kept :].flatten())
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.children():
+            if not any(weight.requires_grad for weight in part.parameters()):
+                part.eval()  # what is frozen drops nothing out
+        return self
 
     # Weights and files.
 
@@ -226,3 +235,12 @@ class TrainedMethod(Method, nn.Module):
             raise ValueError(f"{cls.name} is a trained method: give {cls.name}=FOLDER, as train_semcot.py wrote it.")
         base = model.language_model
         return cls.load(source, device=base.device, dtype=base.dtype, **loading)
+
+
+def around(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """The token ids of each question's prompt, with one `<thought>`, before it and after it."""
+    prompts = [render_prompt(tokenizer, question) for question in questions]
+    rows = tokenizer(prompts, add_special_tokens=False).input_ids
+    thought_id = tokenizer.convert_tokens_to_ids(THOUGHT_TOKEN)
+    places = [len(row) - 1 - row[::-1].index(thought_id) for row in rows]
+    return [(row[:place], row[place + 1 :]) for row, place in zip(rows, places, strict=True)]
