@@ -13,9 +13,11 @@ from semcot.evaluation.measure import check_questions, evaluate_method
 from semcot.evaluation.methods import TRAINED, TrainedMethod, open_method
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("name", TRAINED)
-def test_answers_of_a_batch_are_those_of_each_question(name):
-    method = tiny_method(name)
+def test_answers_of_a_batch_are_those_of_each_question(name, family):
+    """GPT-2 tells positions apart that Llama does not: a padded question must not begin later."""
+    method = tiny_method(name, family)
     singly = [method.answer([question], 12)[0] for question in QUESTIONS]
     assert method.answer(QUESTIONS, 12) == singly and len({output.text for output in singly}) > 1
 
@@ -100,8 +102,9 @@ def test_a_chain_of_thought_is_learnt_from_the_end_of_the_question_on(column):
         assert text.endswith(f"assistant\n {problem[column]}\nAnswer: {problem['answer']}<|im_end|>")
 
 
-def test_the_mean_is_over_target_tokens_alone():
-    method = tiny_method("direct_finetuned")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_mean_is_over_target_tokens_alone(family):
+    method = tiny_method("direct_finetuned", family)
     rows = [([5, 6, 7, 8], [9]), ([5, 6], [7, 8, 9])]
     with torch.no_grad():
         losses = []
