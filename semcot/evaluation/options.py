@@ -19,8 +19,8 @@ class EvalOptions:
     methods: list[str] = field(
         default_factory=lambda: [*(method.name for method in COMPARED), *CONTROLS],
         metadata={
-            "help": f"What to compare: {', '.join(METHODS)} (by default all these); cot_few_shot=DATA, with examples of a "
-            f"train split; and NAME=FOLDER, trained by train_semcot.py --method: {', '.join(TRAINED)}."
+            "help": f"What to compare: {', '.join(METHODS)} (by default all these); cot_few_shot=DATA, examples of "
+            f"a train split; and NAME=FOLDER, trained by train_semcot.py --method: {', '.join(TRAINED)}."
         },
     )
     split: str = field(default="eval", metadata={"choices": ["eval", "train"], "help": "Split of a named data set."})

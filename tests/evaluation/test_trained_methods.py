@@ -105,7 +105,7 @@ def test_a_chain_of_thought_is_learnt_from_the_end_of_the_question_on(column):
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_mean_is_over_target_tokens_alone(family):
     method = tiny_method("direct_finetuned", family)
-    rows = [([5, 6, 7, 8], [9]), ([5, 6], [7, 8, 9])]
+    rows = [([5, 6, 7, 8], [9]), ([5, 6], [7, 8])]
     with torch.no_grad():
         losses = []
         for context, target in rows:
