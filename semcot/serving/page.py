@@ -93,10 +93,10 @@ CSS = """
 def card(name: str, text: str = "", cost: str = "", verdict: str = "", thoughts: str = "") -> str:
     """One of the three answers as HTML."""
     title, subtitle = TITLES[name]
-    kind = "" if name == "cot" else ' class="short"'
+    kind, text = ("", text.strip()) if name == "cot" else (' class="short"', " ".join(text.split()))
     return (
         f'<section class="answer" data-method="{name}"><h3>{title}</h3><span class="grey">{subtitle}</span>'
-        f'<p{kind}>{escape(text.strip())}</p><span class="grey cost">{escape(cost)}</span>'
+        f'<p{kind}>{escape(text)}</p><span class="grey cost">{escape(cost)}</span>'
         f'<span class="grey {verdict.partition(",")[0]}">{escape(verdict)}</span>{thoughts}</section>'
     )
 
