@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ class ImportOptions:
 
 def import_published(options: ImportOptions) -> Path:
     """
-    Writes the checkpoint, its tokenizer and a model card into `options.output_dir`, and returns that folder. Weights
-    keep their numbers and dtypes; LoRA's are merged into those that they adapt.
+    Writes the checkpoint, its tokenizer and a model card into `options.output_dir`, and returns that folder, which
+    appears complete or not at all. Weights keep their numbers and dtypes; LoRA's are merged into those that they adapt.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -113,10 +114,14 @@ def import_published(options: ImportOptions) -> Path:
     _check_weights(own, model.state_dict(), options, generator)
     model.load_state_dict(own, assign=True)
     model.generation_config = _generation_config(base, text_config)
-    tokenizer.save_pretrained(output)
     source = options.checkpoint if not os.path.isdir(options.checkpoint) else Path(options.checkpoint).resolve().name
     details = f"Imported from the published checkpoint `{source}`, whose generator is a `{settings['model_name']}`."
-    model.save_pretrained(output, model_card_kwargs={"details": details})
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+        folder = Path(scratch) / output.name
+        model.save_pretrained(folder, model_card_kwargs={"details": details})
+        tokenizer.save_pretrained(folder)
+        os.replace(folder, output)
     return output
 
 

@@ -29,6 +29,12 @@ AROUND = {
     "mistral": ("<s>[INST] Question: ", "\n Answer: [/INST]"),
     "qwen2": ("<|im_start|>user\nQuestion: ", "<|im_end|>\n<|im_start|>assistant\nAnswer: "),
 }
+# The end of the prompt for an explicit chain of thought.
+RIVALS = {
+    "llama": "\n Answer: Let's think step by step.",
+    "mistral": "\n  [/INST]",
+    "qwen2": 'final answer after "Answer:".<|im_end|>\n<|im_start|>assistant\n',
+}
 
 
 def sentencepiece(marks_every_piece: bool) -> PreTrainedTokenizerFast:
@@ -171,6 +177,8 @@ def test_states_and_logits_are_those_of_the_released_code(make, family, form, tm
     # Beside them, the same prompt as a string, where the tokenizer allows it, and as the evaluation writes it.
     plain = tokenizer(QUESTIONS, padding=True, return_tensors="pt").input_ids
     assert family == "qwen2" or plain.equal(batch.input_ids)
+    (rival,) = METHODS["cot"](model, tokenizer).prompts(["Why?"])
+    assert rival.startswith(f"{AROUND[family][0]}Why?") and rival.endswith(RIVALS[family])
     (answer,) = METHODS["semcot"](model, tokenizer).answer(QUESTIONS[-1:], 1)
     assert answer.text == tokenizer.decode(expected[0, -1].argmax(), skip_special_tokens=True)
 
@@ -273,7 +281,16 @@ def test_what_is_none_or_does_not_fit_is_refused(made, form, change, message, tm
     change(tmp_path / form)
     with pytest.raises(ValueError, match=message):
         imported(made, tmp_path / "imported", checkpoint=str(tmp_path / form))
-    assert not (tmp_path / "imported").exists()
+    assert [file.name for file in tmp_path.iterdir()] == [form]
+
+
+def test_what_earlier_versions_of_transformers_saved_besides_is_no_error(made, tmp_path):
+    shutil.copytree(made / "hub", tmp_path / "hub")
+    changed_weights(model__layers__0__self_attn__rotary_emb__inv_freq=torch.ones(4))(tmp_path / "hub")
+    for name in ("hub", "imported"):
+        imported(made, tmp_path / f"{name} again", checkpoint=str((tmp_path if name == "hub" else made) / "hub"))
+    weights = [load_file(tmp_path / f"{name} again" / "model.safetensors") for name in ("hub", "imported")]
+    assert weights[0].keys() == weights[1].keys()
 
 
 def test_what_is_not_there_is_named(made, tmp_path):

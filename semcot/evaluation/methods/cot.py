@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from semcot.evaluation.methods.method import Method, prompt_without_thoughts
-from semcot.tokenization import PLAIN_CHAT_TEMPLATES, THOUGHT_TOKEN, render_prompt
+from semcot.tokenization import ANSWER_CUE, PLAIN_CHAT_TEMPLATES
 
 INSTRUCTION = ' Think step by step, then give the final answer after "Answer:".'
 OPENING = " Let's think step by step."
@@ -32,4 +32,7 @@ class ExplicitCoT(Method):
     def prompts(self, questions: Sequence[str]) -> list[str]:
         if not self._has_chat_format:
             return [prompt_without_thoughts(self.tokenizer, question) + OPENING for question in questions]
-        return [render_prompt(self.tokenizer, question + INSTRUCTION).split(THOUGHT_TOKEN)[0] for question in questions]
+        prompts = [prompt_without_thoughts(self.tokenizer, question + INSTRUCTION) for question in questions]
+        # In the formats of published checkpoints the cue does not stand at the end.
+        parts = [prompt.rpartition(ANSWER_CUE) for prompt in prompts]
+        return [before + after.rstrip(" ") for before, _, after in parts]
