@@ -19,6 +19,7 @@ from semcot.evaluation.methods import Method, SemCoT, open_method
 from semcot.evaluation.methods.control import Control
 from semcot.evaluation.options import EvalOptions
 from semcot.evaluation.overlap import accuracy_by_overlap
+from semcot.evaluation.page import write_page
 from semcot.evaluation.predictions import PREDICTIONS, Predictions, check_same_evaluation
 from semcot.evaluation.report import RESULTS, prepare_output_dir, write_report
 from semcot.evaluation.thoughts import study_thoughts
@@ -31,8 +32,8 @@ FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to", "train_da
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
     """
-    Has a checkpoint answer problems by each method; writes results.json, predictions.jsonl and report.md. Answers are
-    written as they come, and the same call goes on where an earlier one was interrupted.
+    Has a checkpoint answer problems by each method; writes results.json, predictions.jsonl, report.md and report.html.
+    Answers are written as they come, and the same call goes on where an earlier one was interrupted.
 
     Returns:
         The record that results.json holds: `run` (the command and its options), `eval` (the figures of each method and
@@ -95,7 +96,9 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     if asked := predictions.of(SemCoT.name, first):
         thoughts = study_thoughts(model, tokenizer, problems[first].to_list(), asked, options.batch_size)
         record |= {"reading": thoughts.reading, "alignment": thoughts.alignment}
-    write_report(folder, record, thoughts)
+    write_report(folder, record)
+    shown = [row for method in methods for row in predictions.of(method.name, first)]
+    write_page(folder, record, shown, thoughts)
     return record
 
 

@@ -131,7 +131,7 @@ def measure_latencies(method: Method, questions: Sequence[str], max_new_tokens: 
     if questions:
         method.answer(questions[:1], _WARM_UP_TOKENS)
     seconds = []
-    for question in tqdm(questions, desc=f"{method.name}: latency", unit="question"):
+    for question in tqdm(questions, desc=f"{method.name}: latency", unit="question", disable=not questions):
         started = _now(method.device)
         method.answer([question], max_new_tokens)
         seconds.append(_now(method.device) - started)

@@ -15,7 +15,7 @@ class EvalOptions:
 
     model: str = field(metadata={"help": "The checkpoint: a folder or a Hub id."})
     data: str = field(metadata={"help": "Problems: a data set's name or a file, as for training."})
-    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and report.md go."})
+    output_dir: str = field(metadata={"help": "Where results.json, predictions.jsonl and the report go."})
     methods: list[str] = field(
         default_factory=lambda: [*(method.name for method in COMPARED), *CONTROLS],
         metadata={

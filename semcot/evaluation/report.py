@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 
 from semcot.evaluation.judging import Row
-from semcot.evaluation.tables import NOTES, describe, format_sections, format_tables
-from semcot.evaluation.thoughts import Thoughts
+from semcot.evaluation.tables import describe, sections
 from semcot.files import write_json, write_text
 
 RESULTS = "results.json"
@@ -23,11 +22,9 @@ def prepare_output_dir(path: str | os.PathLike) -> Path:
         raise OSError(f"The results cannot be written into {folder}: {error}. Give another --output_dir.") from error
 
 
-def write_report(folder: Path, record: Row, thoughts: Thoughts | None = None) -> None:
+def write_report(folder: Path, record: Row) -> None:
     """Writes the files; the record is that of `semcot.evaluation.evaluate.evaluate`."""
-    first = record["eval"][0]
+    title = f"# {record['eval'][0]['dataset']}\n\n```\n{record['run']['command']}\n```\n\n{describe(record)}"
+    report = "\n\n".join([title, *(section.format() for section in sections(record))])
     write_json(folder / RESULTS, record)
-    report = f"# {first['dataset']}\n\n```\n{record['run']['command']}\n```\n\n{describe(record)}\n\n"
-    report += f"{format_tables(record)}\n{NOTES.format_map(first)}"
-    sections = format_sections(record)
-    write_text(folder / "report.md", report + (sections and f"\n{sections}\n"))
+    write_text(folder / "report.md", report + "\n")

@@ -1,0 +1,57 @@
+"""report.html, which needs nothing but itself, and its plots as PNG; the template is `report.html.jinja` beside it."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+from semcot.evaluation.judging import Row
+from semcot.evaluation.plots import draw
+from semcot.evaluation.tables import cells, describe, sections
+from semcot.evaluation.thoughts import Thoughts
+from semcot.files import whole, write_text
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+DPI = 200
+
+
+def write_page(folder: Path, record: Row, predictions: Sequence[Row], thoughts: Thoughts | None) -> None:
+    """Writes report.html and plots/*.png; the predictions of the first seed are shown one by one."""
+    plots = {}
+    for name, (caption, figure) in draw(record, thoughts).items():
+        image = _png(figure)
+        with whole(folder / "plots" / f"{name}.png") as file:
+            file.write_bytes(image)
+        plots[name] = {"caption": caption, "data": base64.b64encode(image).decode()}
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=record["eval"][0]["dataset"],
+        described=describe(record).replace("`", ""),
+        command=record["run"]["command"],
+        sections=sections(record),
+        cells=cells,
+        plots=plots,
+        problems=_problems(predictions, thoughts),
+    )
+    write_text(folder / "report.html", page)
+
+
+def _problems(predictions: Sequence[Row], thoughts: Thoughts | None) -> list[Row]:
+    """Each question with the gold answer, each method's answer, and what SemCoT's thoughts spell."""
+    found: dict[str, Row] = {}
+    for row in predictions:
+        problem = found.setdefault(row["question"], {"question": row["question"], "gold": row["gold"], "answers": []})
+        answer = {"method": row["method"], "output": row["output"], "parsed": row["parsed"], "right": row["correct"]}
+        problem["answers"].append(answer)
+    for row in thoughts.rows if thoughts else ():
+        found[row["question"]] |= {"thoughts": row["thoughts"], "spells": row["spells_result"]}
+    return list(found.values())
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
