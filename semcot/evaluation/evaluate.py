@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from checkpoint_semcot import BASE_MODEL_VARIABLE
 from semcot.data import AUGMENTED, HUB_DATASETS, fingerprint, load_problems
+from semcot.evaluation.cards import check_card, update_card
 from semcot.evaluation.judging import Row, over_seeds, with_comparisons
 from semcot.evaluation.loading import load_model, weights_sha256
 from semcot.evaluation.measure import check_questions, describe_machine, evaluate_method
@@ -27,7 +28,7 @@ from semcot.files import write_json
 from semcot.machine import without_cudnn_attention
 
 # What may differ where an evaluation goes on: other methods join it.
-FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to", "train_data")
+FREE = ("output_dir", "overwrite_output_dir", "methods", "compare_to", "train_data", "update_card")
 
 
 def evaluate(options: EvalOptions) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             another one; it says where.
         OSError: the results cannot be written, or the checkpoint cannot be loaded.
     """
+    if options.update_card:
+        check_card(options.model)
     folder = prepare_output_dir(options.output_dir)
     without_cudnn_attention()
     problems = _draw(options)
@@ -99,6 +102,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     write_report(folder, record)
     shown = [row for method in methods for row in predictions.of(method.name, first)]
     write_page(folder, record, shown, thoughts)
+    if options.update_card:
+        print("Updated: " + ", ".join(map(str, update_card(options.model, record))))
     return record
 
 

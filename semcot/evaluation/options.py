@@ -55,6 +55,10 @@ class EvalOptions:
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, cuda:1, …; cuda where there is one."})
     dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, …; bfloat16 on CUDA, else float32."})
     base_model: str | None = field(default=None, metadata={"help": "Folder or Hub id of an adapter's base."})
+    update_card: bool = field(
+        default=False,
+        metadata={"help": "Write the figure of semcot into the card of the checkpoint, a folder, as the Hub shows it."},
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start afresh where an evaluation is, instead of going on with it."}
     )
