@@ -159,10 +159,11 @@ def _unpickled(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
+        # What torch says goes on with how to load it all the same.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"{file} is damaged, or a pickle with more in it than tensors and plain values, which could run code: not "
-            f"loaded ({reason})"
+            f"loaded{f' (it asks for {asked[1]})' if asked else ''}."
         ) from error
 
 

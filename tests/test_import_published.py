@@ -264,7 +264,7 @@ BROKEN = [
     ("hub", lambda folder: (folder / "config.json").write_text("[]"), "has no model_name"),
     ("local", lambda folder: (folder / "model.pt").write_bytes(b"\0" * 99), "is damaged, or a pickle with more in it"),
     ("local", replaced("model.pt", {"model.norm.weight": PurePosixPath("x")}), "model.pt is damaged, or a pickle with"),
-    ("local", replaced("config.pt", {"model_name": PurePosixPath("x")}), "config.pt is damaged, or a pickle with more"),
+    ("local", replaced("config.pt", {"model_name": PurePosixPath("x")}), "loaded .it asks for pathlib.PurePosixPath."),
     ("local", replaced("model.pt", {"model.norm.weight": 1}), "model.pt is no state dict"),
     ("local", replaced("model.pt", [torch.ones(1)]), "model.pt is no state dict"),
     ("local", replaced("config.pt", ["model_name"]), "has no model_name"),

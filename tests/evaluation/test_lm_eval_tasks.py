@@ -107,6 +107,13 @@ def test_written_answers_are_those_of_the_evaluation(harness, made, name, model,
     assert figures["unparsed_rate,none"] == expected["unparsed_rate"]
 
 
+def test_one_name_stands_for_all(made, monkeypatch):
+    monkeypatch.setenv("SEMCOT_DATA_DIR", str(made / "data"))
+    metadata = {"pretrained": str(made / "number")}
+    found = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata).load(["semcot"])["tasks"]
+    assert {*found} == {f"semcot_{name}" for name in (*WRITTEN, "commonsense_qa_choices")}
+
+
 @pytest.mark.parametrize("model, options", WAYS[1:])
 def test_the_likeliest_letter_behind_the_cue_is_judged(harness, made, model, options):
     figures, scores = harness("semcot_commonsense_qa_choices", "letter", model, **options)
