@@ -12,7 +12,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-INSTALLED_APP := $(VENV)/.installed-app
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(PY) -m pip install --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
@@ -30,7 +29,7 @@ export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 demo: base
 	$(PY) -m semcot.demo $(ARGS)
 
-app: base $(INSTALLED_APP)
+app: base
 	$(PY) app.py $(ARGS)
 
 test: base $(INSTALLED_DEV)
@@ -55,10 +54,6 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
-	@touch $@
-
-$(INSTALLED_APP): $(INSTALLED)
-	$(PIP) -e ".[app]"
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from semcot.evaluation import load_model
+from semcot.fetch_base import DEFAULT_OUTPUT_DIR, fetch
 from semcot.serving.comparison import Comparison
 
 try:
@@ -33,6 +34,8 @@ class AppOptions:
 
 def main() -> None:
     options = HfArgumentParser(AppOptions, allow_abbrev=False).parse_args_into_dataclasses()[0]
+    if options.model == str(CLONE):
+        fetch(CLONE / DEFAULT_OUTPUT_DIR)  # the weights that it was trained on, which the Hub's are not
     comparison = Comparison(*load_model(options.model, options.device))
     page = build_page(comparison, "of this repository" if options.model == str(CLONE) else options.model)
     page.launch(server_name=options.host, server_port=options.port, **launch_options())

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from conftest import ROOT
@@ -28,6 +29,15 @@ def test_loading_needs_the_four_packages_alone():
     code = "import transformers, transformers.generation, huggingface_hub, sys; print(*sys.modules)"
     own = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not (workbench & {*done.stdout.split()}) - {name.partition(".")[0] for name in own.stdout.split()}
+
+
+def test_requirements_are_those_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in ("workbench", "app"):
+        wanted += [part for part in project["optional-dependencies"][extra] if not part.startswith("semcot")]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == wanted
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, None])
