@@ -248,6 +248,13 @@ def replaced(name: str, content):
     return lambda folder: torch.save(content, folder / name)
 
 
+def legacy_and_cut(folder: Path):
+    """As torch wrote them before its files were archives, less the end."""
+    file = folder / "model.pt"
+    torch.save(torch.load(file), file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes()[:-3])
+
+
 BROKEN = [
     ("hub", changed_config(model_name=None), "The config of .* has no model_name .str., .* but None"),
     ("hub", changed_config(teacher_hid_dim="32"), "has no teacher_hid_dim .int., .* but '32'"),
@@ -263,6 +270,7 @@ BROKEN = [
     ("hub", lambda folder: (folder / "config.json").write_text("{"), "truncated or corrupt"),
     ("hub", lambda folder: (folder / "config.json").write_text("[]"), "has no model_name"),
     ("local", lambda folder: (folder / "model.pt").write_bytes(b"\0" * 99), "is damaged, or a pickle with more in it"),
+    ("local", legacy_and_cut, "model.pt is damaged, or a pickle with more in it than tensors and plain values, which"),
     ("local", replaced("model.pt", {"model.norm.weight": PurePosixPath("x")}), "model.pt is damaged, or a pickle with"),
     ("local", replaced("config.pt", {"model_name": PurePosixPath("x")}), "loaded .it asks for pathlib.PurePosixPath."),
     ("local", replaced("model.pt", {"model.norm.weight": 1}), "model.pt is no state dict"),
