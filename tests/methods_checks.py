@@ -70,8 +70,9 @@ def _reader_of_thoughts(chat: bool) -> dict[str, torch.Tensor]:
     told = torch.stack([table[100 + i] for i in range(len(PROBLEMS))] * len(PROBLEMS))[:, None]
     questions = [problem["question"] + INSTRUCTION for problem in PROBLEMS for _ in PROBLEMS]
     asked = [[*before, method.thought_id] for before, _ in method.around(questions)]
-    texts = [f"{problem['reasoning']}\nAnswer: {problem['answer']}" for problem in PROBLEMS]
-    written = method.target_ids(texts) * len(PROBLEMS)
+    end = method.tokenizer.eos_token
+    texts = [f"{problem['reasoning']}\nAnswer: {problem['answer']}{end}" for problem in PROBLEMS]
+    written = method.tokenizer(texts * len(PROBLEMS), add_special_tokens=False).input_ids
     optimizer = torch.optim.AdamW(method.base.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(150):
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ from conftest import QUESTIONS, tiny_base_tokenizer, tiny_language_model
 from methods_checks import PROBLEMS, fit, tiny_method
 from safetensors.torch import load_file
 
+from building_semcot import cast_weights
 from semcot.data import load_problems
 from semcot.evaluation.measure import check_questions, evaluate_method
 from semcot.evaluation.methods import TRAINED, TrainedMethod, open_method
@@ -73,6 +74,24 @@ def test_neither_gold_answer_nor_gold_reasoning_is_seen_when_it_answers(name):
 def test_a_question_that_is_too_long_is_named(name):
     with pytest.raises(ValueError, match=rf"problem 2: its prompt for {name} has \d+ tokens"):
         check_questions(tiny_method(name), [QUESTIONS[0], "long " * 900], 16, "own.jsonl")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_is_trained_under_autocast_and_answers_in_bfloat16(name):
+    """As on a GPU: what is trained in float32, the frozen rest in bfloat16, if it is frozen."""
+    method = tiny_method(name)
+    stage, own = method.stage(0.5), method.own_weights()
+    with torch.no_grad():
+        expected = method.loss(PROBLEMS, stage)
+    for key, weight in method.named_parameters():
+        weight.data = weight.data.to(torch.float32 if key in own else torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = method.loss(PROBLEMS, stage)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.allclose(loss, expected, rtol=0.1)
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in own.values())
+    cast_weights(method, torch.bfloat16)
+    assert len(method.answer(QUESTIONS, 4)) == len(QUESTIONS)
 
 
 def test_settings_that_there_are_not_are_refused():

@@ -114,9 +114,7 @@ def test_validation_is_of_other_templates_unless_told_otherwise(unbounded, tmp_p
     rows = [{"question": f"{i} {thing} and 2?", "answer": str(i + 2)} for thing in "abcdefghij" for i in range(9)]
     file.write_text(json.dumps(rows))
     for by_template in (True, False):
-        found = load_data(
-            replace(unbounded, dataset={str(file): None}, alpha=0, validation_by_template=by_template)
-        )
+        found = load_data(replace(unbounded, dataset={str(file): None}, alpha=0, validation_by_template=by_template))
         shared = set(map(masked, found.train["question"])) & set(map(masked, found.validation["question"]))
         assert len(found.validation) == 9 and bool(shared) != by_template
 

@@ -61,8 +61,13 @@ class SoftCoT(TrainedMethod):
 
     def loss(self, problems: Sequence[Problem], stage: int) -> torch.Tensor:
         questions = [problem["question"] for problem in problems]
-        texts = [f"{problem['reasoning'].strip()}\nAnswer: {problem['answer']}" for problem in problems]
-        return self.cross_entropy(self.prompt_ids(questions), self.target_ids(texts), self.think(questions))
+        return self.cross_entropy(self.prompt_ids(questions), self.written(problems), self.think(questions))
+
+    def written(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """The token ids of R and A, begun without a blank, as a frozen base begins by itself."""
+        end = self.tokenizer.eos_token
+        texts = [f"{problem['reasoning'].strip()}\nAnswer: {problem['answer']}{end}" for problem in problems]
+        return self.tokenizer(texts, add_special_tokens=False).input_ids
 
     def think(self, questions: Sequence[str]) -> torch.Tensor:
         """T_soft, `(batch, N, width of the base)`."""
@@ -75,7 +80,8 @@ class SoftCoT(TrainedMethod):
             states = self.assistant.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         ends = attention_mask.sum(1, keepdim=True)
         places = ends - self.num_thoughts + torch.arange(self.num_thoughts, device=self.device)
-        return self.projection(states.gather(1, places[..., None].expand(-1, -1, states.shape[-1])))
+        states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+        return self.projection(states.to(self.projection.weight.dtype))
 
     def prompt_ids(self, questions: Sequence[str]) -> list[list[int]]:
         asked = self.around([question + INSTRUCTION for question in questions])
