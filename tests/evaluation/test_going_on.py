@@ -67,23 +67,25 @@ def asked(monkeypatch):
 
 
 @pytest.mark.parametrize("sampled", [(), ("--temperature", "2.0")])
-def test_it_goes_on_where_it_was_interrupted(call, asked, tmp_path, sampled):
+@pytest.mark.parametrize(("batches", "answered"), [(1, 2), (4, 7)])  # in the first method, in the second one
+def test_it_goes_on_where_it_was_interrupted(call, asked, tmp_path, batches, answered, sampled):
     options = ("--methods", "semcot_shuffled", "direct", *sampled)
     whole, expected = call(*options)
     (tmp_path / "out").rename(tmp_path / "uninterrupted")
     asked.clear()
-    asked.at_most = 4
+    asked.at_most = batches
     with pytest.raises(KeyboardInterrupt):
         call(*options)
     file = tmp_path / "out" / "predictions.jsonl"
     with file.open("a") as lines:
-        lines.write(json.dumps(expected[-2]) + "\n" + json.dumps(expected[-1])[:40])  # half a batch, cut short
+        half, cut = map(json.dumps, expected[answered : answered + 2])
+        lines.write(f"{half}\n{cut[:40]}")
     asked.at_most = 99
     record, predictions = call(*options)
     assert without_times(predictions) == without_times(expected)
     questions = [row["question"] for row in expected[:5]]
-    batches = [questions[:2], questions[2:4], questions[4:]]
-    assert [batch for _, batch in asked] == batches * 2, "none is asked twice"
+    once = [questions[:2], questions[2:4], questions[4:]]
+    assert [batch for _, batch in asked] == once * 2, "none is asked twice"
     shares = ("method", "accuracy", "accuracy_lenient", "cut_off_rate", "new_tokens_mean", "mcnemar")
     rows, wanted = ([{share: row[share] for share in shares} for row in found["eval"]] for found in (record, whole))
     assert rows == wanted

@@ -17,7 +17,7 @@ from semcot.evaluation.thoughts import study_thoughts
         (" - 9 = 2 8 = 10", "2", False),
         (" 1 = 1,234", "1234", True),
         ("8 = 21 / 7 3", "3", True),
-        (" = strugg", "7", False),
+        (" - 2 = 7 = strugg", "7", False),  # the last step has none
         (": heads affili so yes", "yes", True),
         (": heads affili so yes", "no", False),
     ],
