@@ -10,14 +10,17 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from building_semcot import decoder_layers
 from modeling_semcot import SemCoTForCausalLM
 from semcot.evaluation.judging import Row
 from semcot.tokenization import render_prompt, tokenize_prompts
 
 LAYERS = (0, 1, 2)
-"""After which of the base's layers states are compared; 0 is the embeddings."""
+"""After how many of the base's layers states are compared; 0 is the embeddings."""
 LAYER = 1
 """The one whose figures come first and are drawn: later ones hardly tell reasonings apart."""
+POOL = 100
+"""Among how many problems the own reasoning is looked for, at the most: shares of larger pools are smaller."""
 
 
 class MeanStates(NamedTuple):
@@ -54,7 +57,10 @@ def mean_states(
 
     def reasonings() -> Iterator[tuple[torch.FloatTensor, torch.LongTensor]]:
         for batch in batches:
-            tokens = tokenize_prompts(tokenizer, list(map(reasoning_of, batch))).to(model.device)
+            texts = list(map(reasoning_of, batch))
+            # Padded on the right: each text begins at the base's first position.
+            tokens = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")
+            tokens = tokens.to(model.device)
             yield embed(tokens.input_ids), tokens.attention_mask
 
     read, told = list(thoughts()), list(reasonings())
@@ -66,11 +72,35 @@ def mean_states(
 
 
 def _states(model: SemCoTForCausalLM, embeds: torch.FloatTensor, mask: torch.LongTensor) -> torch.FloatTensor:
-    outputs = model.language_model.base_model(
-        inputs_embeds=embeds.to(model.language_model.dtype), attention_mask=mask, output_hidden_states=True
-    )
+    """The mean states of texts `(batch, length, hidden size)` at `LAYERS`; the layers above are not run."""
+    base, inputs = model.language_model, {}
+    stack = decoder_layers(base.base_model)
+    places = [min(layer, len(stack) - 1) for layer in LAYERS]
+
+    def keep(place: int, args: tuple, kwargs: dict) -> None:
+        inputs[place] = args[0] if args else kwargs["hidden_states"]
+        if place == max(places):
+            raise _Reached
+
+    hooks = [
+        stack[place].register_forward_pre_hook(
+            lambda _, args, kwargs, place=place: keep(place, args, kwargs), with_kwargs=True
+        )
+        for place in set(places)
+    ]
+    try:
+        base.base_model(inputs_embeds=embeds.to(base.dtype), attention_mask=mask, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
     weights = mask.unsqueeze(-1) / mask.sum(1).view(-1, 1, 1)
-    return torch.stack([(outputs.hidden_states[layer].float() * weights).sum(1) for layer in LAYERS])
+    return torch.stack([(inputs[place].float() * weights).sum(1) for place in places])
+
+
+class _Reached(Exception):
+    """The base has read far enough."""
 
 
 def _centred(states: torch.FloatTensor) -> torch.FloatTensor:

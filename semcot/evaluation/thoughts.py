@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.evaluation.alignment import LAYER, LAYERS, MeanStates, alignment, cosines, mean_states, reasoning_of
+from semcot.evaluation.alignment import LAYER, LAYERS, POOL, MeanStates, alignment, cosines, mean_states, reasoning_of
 from semcot.evaluation.judging import Row
 from semcot.evaluation.reading import spelling_shares, with_spelling
 
@@ -43,6 +43,7 @@ def study_thoughts(
 ) -> Thoughts:
     """Reads the thoughts of problems that SemCoT answered, `predictions` in the same order."""
     rows = with_spelling(model, tokenizer, predictions, batch_size)
+    problems = problems[:POOL]
     texts = list(map(reasoning_of, problems))
     if not all(texts):
         return Thoughts(rows, spelling_shares(rows), [])

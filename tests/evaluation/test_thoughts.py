@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_semcot
+from conftest import prompts, tiny_semcot
 
+from building_semcot import decoder_layers
 from semcot.evaluation.alignment import LAYER, LAYERS, alignment, mean_states, reasoning_of, retrieval
 from semcot.evaluation.reading import spelling_shares, spells, with_spelling
 from semcot.evaluation.thoughts import study_thoughts
@@ -100,6 +101,25 @@ def test_ranks_by_hand():
     }
     same = retrieval(cosine, ["a", "a", "c"])
     assert same["thoughts_to_reasonings_mean_rank"] == pytest.approx((1 + 2 + 2) / 3), "the same text is no rival"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mpt", "gemma3_text"])
+def test_states_are_those_of_the_whole_base(family):
+    """Which is not run further than to the layers that are looked at."""
+    model, tokenizer = tiny_semcot(family)
+    problems, _ = problems_spelt_by(tokenizer, ["(=7", ")=8", "/=9"])
+    problems[1]["condensed_reasoning"] += "a longer one"
+    own = model.think(**prompts(tokenizer, [problem["question"] for problem in problems])).detach()
+    base, ran = model.language_model.base_model, []
+    whole = base(inputs_embeds=own, output_hidden_states=True).hidden_states
+    decoder_layers(base)[-1].register_forward_hook(lambda *_: ran.append(True))
+    states = mean_states(model, tokenizer, problems, batch_size=2)
+    for layer, found in zip(LAYERS, states.thoughts, strict=True):
+        expected = whole[layer].mean(1)
+        torch.testing.assert_close(found, expected - expected.mean(0), atol=1e-5, rtol=1e-4)
+    assert not ran and states.reasonings.shape == states.thoughts.shape
+    together = mean_states(model, tokenizer, problems, batch_size=3)
+    torch.testing.assert_close(states.reasonings, together.reasonings, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_drawn(spelling):
