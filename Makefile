@@ -5,6 +5,7 @@
 # make test        install, fetch the base, lint and test, but for whole runs
 # make test-all    the same, and then the whole runs in processes of their own
 # make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
+# make default     train configs/default.yaml, the recipe from nothing; interrupted, it goes on
 # make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
 # make clean       remove the environment, the base and the caches, but no trained model
 
@@ -23,7 +24,7 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo app test test-all base smoke quickstart clean
+.PHONY: demo app test test-all base smoke default quickstart clean
 .DELETE_ON_ERROR:
 
 demo: base
@@ -46,6 +47,9 @@ smoke: base
 	$(PY) train_semcot.py configs/smoke.yaml --output_dir runs/smoke --overwrite_output_dir True $(ARGS)
 	$(PY) eval_semcot.py --model runs/smoke --data synthetic_arithmetic --limit 8 --latency_samples 0 \
 		--methods semcot direct --output_dir runs/smoke/evaluation --overwrite_output_dir True
+
+default: base
+	$(PY) train_semcot.py configs/default.yaml --output_dir runs/default --resume_from_checkpoint True $(ARGS)
 
 quickstart: base
 	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)
