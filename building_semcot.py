@@ -69,6 +69,8 @@ class BuildingMixin:
             share_embeddings=share_embeddings,
             **config_kwargs,
         )
+        if tokenizer is not None and not config.draft_marks:
+            config.draft_marks = draft_marks(tokenizer, config.answer_cue)
         model = cls(config, with_base=False)
         cast_weights(model, generator.dtype)
         model.generator = generator.requires_grad_(True)
@@ -154,6 +156,26 @@ def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:
         source |= _dequantised(base.base_model, generator)
     generator.load_state_dict(source)
     return generator
+
+
+def draft_marks(tokenizer: PreTrainedTokenizerBase, answer_cue: str) -> dict[int, list[int]]:
+    """Of condensed reasonings, "3 + 4 = 7" and "… so yes": what the config's field of this name says."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    def is_blank(token: int) -> bool:
+        return not tokenizer.decode([token]).strip()
+
+    marks, cue = {}, ids(answer_cue)
+    for mark, answer in (("=", "7"), ("so", "yes")):
+        before = [token for token in ids(f" 4 {mark}") if not is_blank(token)]
+        spelt = [token for token in ids(f" 4 {mark} {answer}") if not is_blank(token)][len(before) :]
+        written = ids(f"{answer_cue} {answer}")[len(cue) :]
+        beginning = written[: len(written) - len(spelt)]
+        if written == beginning + spelt and all(map(is_blank, beginning)):
+            marks[before[-1]] = beginning
+    return marks
 
 
 def _dequantised(backbone: PreTrainedModel, like: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -43,6 +43,10 @@ class SemCoTConfig(PreTrainedConfig):
         prompt_template (`str`, *optional*):
             The whole prompt of one question, with `{question}` and `{thoughts}`; what follows `{thoughts}` is the
             answer cue.
+        draft_marks (`dict[int, list[int]]`, *optional*):
+            The tokens behind which thoughts spell the answer, as "=", and with each what an answer begins with when it
+            is written, and not when it is spelt, as a blank. `generate` drafts answers by them, and is the faster for
+            it; the answers are the same.
     """
 
     model_type = "semcot"
@@ -64,6 +68,7 @@ class SemCoTConfig(PreTrainedConfig):
         encoder_start_layer: int | None = None,
         encoder_end_layer: int | None = None,
         prompt_template: str = PLAIN_PROMPT_TEMPLATE,
+        draft_marks: dict[int, list[int]] | None = None,
         **kwargs,
     ):
         self.text_config = _sub_config(text_config, _SHEARED_LLAMA_1_3B)
@@ -97,6 +102,8 @@ class SemCoTConfig(PreTrainedConfig):
         self.local_base_model = local_base_model
         self.set_encoder_layers(encoder_start_layer, encoder_end_layer)
         self.prompt_template = prompt_template
+        # In JSON keys are strings.
+        self.draft_marks = {int(token): list(written) for token, written in (draft_marks or {}).items()}
 
         # Without this, wrapping a live config would reset its attention implementation to the default.
         kwargs.setdefault(

@@ -10,8 +10,7 @@ The implicit tokens are to this model what image features are to LLaVA: placehol
 and from there an ordinary causal LM with an ordinary KV cache. This file ships inside every checkpoint as remote code.
 """
 
-import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,7 +23,7 @@ from transformers import (
     PreTrainedModel,
     initialization,
 )
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -34,27 +33,19 @@ try:
     from .building_semcot import BuildingMixin, refiner_config
     from .checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from .configuration_semcot import SemCoTConfig
+    from .generation_semcot import DraftsMixin, PromptStreamer
+    from .prefix_semcot import CACHE, PrefixMixin, States, fill
 except ImportError:  # as plain top-level modules, from a clone or an installation
     from building_semcot import BuildingMixin, refiner_config
     from checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from configuration_semcot import SemCoTConfig
+    from generation_semcot import DraftsMixin, PromptStreamer
+    from prefix_semcot import CACHE, PrefixMixin, States, fill
 
 logger = logging.get_logger(__name__)
 
 # What an embedding lookup sees in place of a placeholder, whose id may lie outside the vocabulary. Never used as such.
 FILLER_ID = 0
-# What transformers calls a cache: `past_key_values`, and `cache` from 5.24 on. Callers may use either name.
-CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
-# Settings of `generate` that cannot go through the thoughts: the values that are none, and why no others are taken.
-UNSUPPORTED_SETTINGS = {
-    "prefill_chunk_size": ((None,), "the implicit tokens need the prompt in one piece."),
-    "guidance_scale": ((None, 1), "the prompt that it compares with has no question, and so no implicit tokens."),
-    "token_healing": ((None, False), "it would write the end of the answer cue anew."),
-    "assistant_early_exit": (
-        (None, 0),
-        "the base's first layers cannot draft by themselves. Pass assistant_model= or prompt_lookup_num_tokens=.",
-    ),
-}
 NO_CONTINUOUS_BATCHING = (
     "Continuous batching (generate_batch, init_continuous_batching, cache_implementation='paged') passes token ids "
     "alone, and cannot go through the implicit tokens. Call generate with a padded batch of prompts."
@@ -86,6 +77,8 @@ class ReadThoughts(NamedTuple):
 class SemCoTForCausalLM(
     BuildingMixin,
     CheckpointMixin,
+    DraftsMixin,
+    PrefixMixin,
     PreTrainedModel,
     GenerationMixin,
     PyTorchModelHubMixin,
@@ -192,18 +185,21 @@ class SemCoTForCausalLM(
             **{CACHE: outputs.get(CACHE)},
         )
 
-    def think(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.FloatTensor:
+    def think(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, prefix: States | None = None
+    ) -> torch.FloatTensor:
         r"""
         The implicit tokens of a batch of prompts.
 
         Args:
             input_ids (`(batch, length)`): prompts; the last K placeholders of each row are read.
-            attention_mask (`(batch, length)`): 1 for real tokens, 0 for padding, on either side.
+            attention_mask (`(batch, length)`): 1 for real tokens, 0 for padding, wherever it stands.
+            prefix: the generator's keys and values of the first columns, the same in all rows.
 
         Returns:
             `(batch, num_thoughts, hidden_size)`, in the base's embedding space.
         """
-        return self.project(self.generator_states(input_ids, attention_mask))
+        return self.project(self.generator_states(input_ids, attention_mask, prefix))
 
     @torch.no_grad()
     def read_thoughts(
@@ -219,7 +215,7 @@ class SemCoTForCausalLM(
         return ReadThoughts(*reversed(scores.topk(top_k, dim=-1)))
 
     def generator_states(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, prefix: States | None = None
     ) -> torch.FloatTensor:
         r"""The generator's states at the placeholders of a batch of prompts, `(batch, num_thoughts, its width)`."""
         is_thought = input_ids == self.config.thought_token_id
@@ -230,13 +226,18 @@ class SemCoTForCausalLM(
             length = input_ids.shape[1] - first_column(is_thought.flip(1))
             input_ids, is_thought = input_ids[:, :length], is_thought[:, :length]
             attention_mask = None if attention_mask is None else attention_mask[:, :length]
+        cache, first = {}, 0
+        if prefix:
+            cache = {CACHE: fill(DynamicCache(config=self.generator.config), prefix, len(input_ids))}
+            first = _length_of(cache[CACHE])
         outputs = self.generator(
-            inputs_embeds=self.embed_for_generator(input_ids),
+            inputs_embeds=self.embed_for_generator(input_ids[:, first:]),
             attention_mask=attention_mask,
-            position_ids=None if attention_mask is None else position_ids_of(attention_mask),
-            use_cache=False,
+            position_ids=None if attention_mask is None else position_ids_of(attention_mask)[:, first:],
+            use_cache=bool(prefix),
+            **cache,
         )
-        return self.states_at_placeholders(outputs.last_hidden_state, is_thought)
+        return self.states_at_placeholders(outputs.last_hidden_state, is_thought, first)
 
     def embed_for_generator(self, input_ids: torch.LongTensor) -> torch.FloatTensor:
         r"""What the generator reads, `(batch, length, its width)`: token embeddings, and one vector at placeholders."""
@@ -273,10 +274,12 @@ class SemCoTForCausalLM(
         attention_mask: torch.Tensor | None = None,
         thoughts: torch.FloatTensor | None = None,
         cached: int = 0,
+        prefix: States | None = None,
     ) -> torch.FloatTensor:
         r"""
         The base's embeddings of a batch of prompts, `(batch, length, hidden_size)`, with the thoughts, the generator's
-        or those given, in place of the placeholders. Of the first `cached` columns none is filled.
+        (`prefix` as of [`think`]) or those given, in place of the placeholders. Of the first `cached` columns none is
+        filled.
         """
         is_thought = input_ids == self.config.thought_token_id
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_thought, FILLER_ID))
@@ -284,7 +287,7 @@ class SemCoTForCausalLM(
         if cached and not is_thought.any():
             return embeds
         self._check_prompt(is_thought, attention_mask)
-        thoughts = self.think(input_ids, attention_mask) if thoughts is None else thoughts
+        thoughts = self.think(input_ids, attention_mask, prefix) if thoughts is None else thoughts
         return self._put_in(embeds, is_thought, thoughts)
 
     def _loss(
@@ -393,6 +396,7 @@ class SemCoTForCausalLM(
         past_key_values: Cache | None = None,
         cache: Cache | None = None,
         streamer: BaseStreamer | None = None,
+        shortcuts: bool = True,
         **kwargs,
     ):
         r"""
@@ -400,7 +404,7 @@ class SemCoTForCausalLM(
 
         `thoughts` (`(batch, num_thoughts, hidden_size)`) replaces the generator's. With a cache, as `past_key_values`
         or `cache`, the prompt is the whole conversation, and only what the cache does not hold may have placeholders
-        to fill.
+        to fill. Without `shortcuts` (see generation_semcot.py) the same is written in the ordinary, slower way.
         """
         cache = past_key_values if cache is None else cache
         generation_config = self._check_settings(generation_config, kwargs)
@@ -422,7 +426,15 @@ class SemCoTForCausalLM(
             )
         is_thought, cached = prompt == self.config.thought_token_id, _length_of(cache)
         _check_continued(cache, is_thought)
-        embeds = self.embed_prompt(prompt, attention_mask, thoughts, cached)
+        laid, prefix = prompt, None
+        if shortcuts and cache is None and self._may_share(is_thought, generation_config, kwargs):
+            prefix = self.shared_prefix(prompt, attention_mask)
+        if prefix is not None:
+            columns, kwargs["prefix"] = prefix.columns_behind(attention_mask), prefix.base
+            laid, attention_mask = prompt.gather(1, columns), attention_mask.gather(1, columns)
+        embeds = self.embed_prompt(laid, attention_mask, thoughts, cached, prefix and prefix.generator)
+        if shortcuts and cache is None and self._may_draft(generation_config, kwargs):
+            kwargs["drafts"] = self.draft_answers(embeds[is_thought].view(len(prompt), -1, embeds.shape[-1]))
         # With inputs_embeds transformers uses a cache whatever it is told.
         name = "prompt_embeds" if self._setting("use_cache", generation_config, kwargs) is False else "inputs_embeds"
         # The placeholder ids go back into what the caller sees; logits processors need ids inside the vocabulary, and
@@ -432,7 +444,7 @@ class SemCoTForCausalLM(
             in_vocabulary.where(~is_thought, in_vocabulary[:, -1:]),
             generation_config,
             attention_mask=attention_mask,
-            streamer=None if streamer is None else _PromptStreamer(streamer, prompt),
+            streamer=None if streamer is None else PromptStreamer(streamer, prompt),
             **{name: embeds},
             **kwargs,
         )
@@ -443,40 +455,6 @@ class SemCoTForCausalLM(
         sequences[:, : prompt.shape[1]] = prompt.repeat_interleave(sequences.shape[0] // prompt.shape[0], dim=0)
         return output
 
-    def _check_settings(self, generation_config, kwargs: dict):
-        """Raises `ValueError` for settings that cannot go through the thoughts; keeps the base from writing any."""
-        for name, (harmless, reason) in UNSUPPORTED_SETTINGS.items():
-            if self._setting(name, generation_config, kwargs) not in harmless:
-                raise ValueError(f"{name} cannot be used with implicit tokens: {reason}")
-        if self.config.thought_token_id < self.config.text_config.vocab_size:
-            # A base with a padded vocabulary could write a placeholder, and would seem to begin another prompt.
-            said = self._setting("suppress_tokens", generation_config, kwargs)
-            suppressed = [*([] if said is None else said), self.config.thought_token_id]
-            if generation_config is not None and "suppress_tokens" not in kwargs:
-                generation_config = copy.copy(generation_config)
-                generation_config.suppress_tokens = suppressed
-            else:
-                kwargs["suppress_tokens"] = suppressed
-        return generation_config
-
-    def _setting(self, name: str, generation_config, kwargs: dict):
-        """What a call of `generate` says of a setting, or else the model's own config."""
-        said = kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None)
-        return next((value for value in said if value is not None), None)
-
-    def _mask_of(self, prompt: torch.LongTensor, generation_config, kwargs: dict) -> torch.LongTensor:
-        """What is no padding in prompts that came without a mask; all, where padding cannot be told from the text."""
-        pad, eos = (self._setting(name, generation_config, kwargs) for name in ("pad_token_id", "eos_token_id"))
-        if pad is not None and pad not in torch.as_tensor([] if eos is None else eos).flatten().tolist():
-            return (prompt != pad).long()
-        if len(prompt) > 1:
-            logger.warning_once(
-                "Several prompts without an attention_mask: it cannot be told whether they are padded, as "
-                f"{'there is no padding token' if pad is None else 'the padding token also ends a text'}, and all of "
-                "their tokens are read. Pass the attention_mask that the tokenizer returns."
-            )
-        return torch.ones_like(prompt)
-
     def prepare_inputs_for_generation(
         self,
         input_ids,
@@ -485,9 +463,11 @@ class SemCoTForCausalLM(
         is_first_iteration=False,
         cache=None,
         prompt_embeds=None,
+        drafts=None,
+        prefix=None,
         **kwargs,
     ):
-        """As of every model; `prompt_embeds` are `inputs_embeds` that need no cache."""
+        """As of every model; `prompt_embeds` are `inputs_embeds` that need no cache, `forward` takes no shortcuts."""
         cache = past_key_values if cache is None else cache
         inputs_embeds = prompt_embeds if inputs_embeds is None else inputs_embeds
         # Without a cache, and when drafted tokens are checked in the first pass, there are more ids than embeddings.
@@ -621,21 +601,6 @@ def _check_continued(cache: Cache | None, is_thought: torch.BoolTensor) -> None:
             f"The cache holds {cached} tokens already, and the prompt has {length}: nothing is left to read. Pass the "
             "whole conversation with its next turn, or leave the cache out."
         )
-
-
-class _PromptStreamer(BaseStreamer):
-    """Hands the streamer the prompt that the caller passed, placeholders included."""
-
-    def __init__(self, streamer: BaseStreamer, prompt: torch.LongTensor) -> None:
-        self.streamer, self.prompt = streamer, prompt
-
-    def put(self, value: torch.Tensor) -> None:
-        if self.prompt is not None:
-            value, self.prompt = self.prompt.cpu(), None
-        self.streamer.put(value)
-
-    def end(self) -> None:
-        self.streamer.end()
 
 
 SemCoTForCausalLM.register_for_auto_class("AutoModelForCausalLM")
