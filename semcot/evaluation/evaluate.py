@@ -93,7 +93,8 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             write_report(folder, record)
     if options.train_data:
         train = load_problems(options.train_data, "train")
-        parts = accuracy_by_overlap(predictions.all(), list(train["question"]))
+        asked = [row for method in methods for seed in problems for row in predictions.of(method.name, seed)]
+        parts = accuracy_by_overlap(asked, list(train["question"]))
         record["overlap"] = {"train_data": options.train_data, "train_problems": len(train), "parts": parts}
     first, thoughts = options.seeds[0], None
     if asked := predictions.of(SemCoT.name, first):

@@ -140,6 +140,15 @@ def test_nor_with_another_checkpoint_or_other_data_of_the_same_name(call, checkp
     call("--methods", "direct", data=file)
 
 
+def test_nor_with_another_source_of_a_method(call, tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"question": "7?", "answer": "7"}\n')
+    options = ("--cot_max_new_tokens", 4, "--methods")
+    call(*options, "cot_few_shot=synthetic_coin_flip:1,1", data=file)
+    with pytest.raises(ValueError, match="weights of cot_few_shot was 'synthetic_coin_flip:1,1', now"):
+        call(*options, "cot_few_shot=synthetic_coin_flip:2,1", data=file)
+
+
 def test_what_is_no_evaluation_is_not_written_over(call, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.jsonl").write_text("mine\n")
