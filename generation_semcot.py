@@ -1,11 +1,14 @@
 # Copyright 2026 The SemCoT Implementation Authors. Licensed under the Apache License, Version 2.0.
 """
-What `generate` takes and refuses, and shortcuts of greedy decoding, which change how long an answer takes and not the
-answer. Ships beside modeling_semcot.py inside every checkpoint as remote code.
+What `generate` takes and refuses, and shortcuts of greedy decoding, which change how long an answer takes and not, but
+for rounding, the answer. Ships beside modeling_semcot.py inside every checkpoint as remote code.
 
 *Drafts from thoughts.* Thoughts that spell the end of a reasoning ("= 1 0") spell the answer before the base has read
 anything. The base reads it behind the prompt, in one pass, and says of each token whether it would have written it:
 speculative decoding (Leviathan et al., arXiv 2211.17192; greedy) whose drafts cost no model of their own.
+
+*Parts.* On a CPU a batch of prompts of many lengths, whose answers are short, is answered four by four, by length: less
+padding is read.
 """
 
 import copy
@@ -41,6 +44,16 @@ UNSUPPORTED_SETTINGS = {
         "the base's first layers cannot draft by themselves. Pass assistant_model= or prompt_lookup_num_tokens=.",
     ),
 }
+# What a batch may be told that is to be answered in parts: nothing that looks at padding, or at the batch; and the
+# values of other settings that change nothing.
+HARMLESS_SETTINGS = set(
+    "max_new_tokens do_sample eos_token_id pad_token_id bos_token_id use_cache transformers_version suppress_tokens "
+    "_from_model_config".split()
+)
+NEUTRAL = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1, "no_repeat_ngram_size": 0}
+# On a CPU four prompts, of 128 tokens or more, keep a matrix product as busy as many do. Long answers are better
+# decoded together.
+ROWS_OF_A_PART, SHORT_ANSWER = 4, 32
 
 
 class DraftsMixin:
@@ -107,6 +120,46 @@ class DraftsMixin:
             )
         return torch.ones_like(prompt)
 
+    def _parts(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, config, kwargs: dict) -> list | None:
+        """
+        Rows of about the same length, of which each part is answered by itself with less padding; `None` where that
+        saves little, or where more than the prompts, their ends and the number of new tokens may have a say.
+        """
+        settings = self.generation_config.to_diff_dict() | kwargs
+        most = settings.get("max_new_tokens")
+        if (
+            len(input_ids) < 2 * ROWS_OF_A_PART
+            or input_ids.device.type != "cpu"
+            or not self.config.draft_marks  # without drafts each part would decode by itself
+            or config is not None
+            or any(_matters(*setting) for setting in settings.items())
+            or settings.get("do_sample")
+            or most is None
+            or most > SHORT_ANSWER
+            or ((input_ids == self.config.thought_token_id).sum(1) != self.config.num_thoughts).any()
+        ):
+            return None
+        lengths = input_ids.shape[1] - attention_mask.long().argmax(1)
+        parts = lengths.argsort(stable=True).split(ROWS_OF_A_PART)
+        fewer = sum(len(part) * int(lengths[part].max()) for part in parts) < 0.9 * input_ids.numel()
+        return list(parts) if fewer and ROWS_OF_A_PART * int(lengths.min()) >= 128 else None
+
+    def _answer_in_parts(self, parts: list, input_ids: torch.LongTensor, attention_mask: torch.Tensor, **kwargs):
+        """What [`generate`] returns, of each part by itself; `thoughts` among the `kwargs`."""
+        thoughts, answers = kwargs.pop("thoughts"), [None] * len(input_ids)
+        kwargs["prefix"] = self.shared_prefix(input_ids, attention_mask)  # looked up once for all parts
+        for rows in parts:
+            padding = int(attention_mask[rows].long().argmax(1).min())
+            given = None if thoughts is None else thoughts[rows]
+            part, mask = input_ids[rows, padding:], attention_mask[rows, padding:]
+            sequences = self.generate(part, attention_mask=mask, thoughts=given, **kwargs)
+            for row, text in zip(rows.tolist(), sequences, strict=True):
+                answers[row] = text[part.shape[1] :]
+        end, pad = (self._setting(name, None, kwargs) for name in ("eos_token_id", "pad_token_id"))
+        padding = int(torch.as_tensor(0 if end is None else end).flatten()[0]) if pad is None else int(pad)
+        answers = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
+        return torch.cat([input_ids, answers], dim=1)
+
     def _may_share(self, is_thought: torch.BoolTensor, generation_config, kwargs: dict) -> bool:
         """Whether a call of `generate` returns nothing that would be another behind a prefix in other columns."""
         others = "return_dict_in_generate assistant_model custom_generate".split()
@@ -148,8 +201,9 @@ class DraftsMixin:
         drafts = drafts[:, : stopping_criteria.max_length - length - 1]
         count, batch = drafts.shape[1], input_ids.shape[:1]
         drafted = torch.cat([input_ids, drafts.clamp(min=0)], dim=1)
-        inputs = _longer(model_kwargs, count) | {"next_sequence_length": drafted.shape[1] - cache.get_seq_length()}
-        inputs = self.prepare_inputs_for_generation(drafted, is_first_iteration=True, **inputs)
+        unread, longer = drafted.shape[1] - cache.get_seq_length(), _longer(model_kwargs, count)
+        inputs = self.prepare_inputs_for_generation(drafted, is_first_iteration=True, **longer)
+        inputs |= {name: inputs[name][:, -unread:] for name in ("inputs_embeds", "position_ids") if name in inputs}
         logits = self(**(inputs | {"logits_to_keep": count + 1}), return_dict=True).logits
         ends = [each.eos_token_id for each in stopping_criteria if type(each) is EosTokenCriteria]
         ends = torch.cat(ends).to(drafts) if ends else drafts.new_empty(0)
@@ -191,6 +245,12 @@ class DraftsMixin:
         padding = 0 if padding is None else int(padding)
         answers = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
         return torch.cat([input_ids[:, :length], answers], dim=1)
+
+
+def _matters(name: str, value: object) -> bool:
+    """Whether a setting of `generate` may look at more than a row's own tokens."""
+    nothing = value is None or value is False or isinstance(value, (int, float)) and value == NEUTRAL.get(name)
+    return name not in HARMLESS_SETTINGS and not nothing
 
 
 def _may_draft(

@@ -426,8 +426,11 @@ class SemCoTForCausalLM(
             )
         is_thought, cached = prompt == self.config.thought_token_id, _length_of(cache)
         _check_continued(cache, is_thought)
-        laid, prefix = prompt, None
-        if shortcuts and cache is None and self._may_share(is_thought, generation_config, kwargs):
+        if shortcuts and cache is None and streamer is None:
+            if parts := self._parts(prompt, attention_mask, generation_config, kwargs):
+                return self._answer_in_parts(parts, prompt, attention_mask, thoughts=thoughts, **kwargs)
+        laid, prefix = prompt, kwargs.pop("prefix", None)  # which is known where this is a part of a batch
+        if prefix is None and shortcuts and cache is None and self._may_share(is_thought, generation_config, kwargs):
             prefix = self.shared_prefix(prompt, attention_mask)
         if prefix is not None:
             columns, kwargs["prefix"] = prefix.columns_behind(attention_mask), prefix.base

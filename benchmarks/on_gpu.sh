@@ -54,6 +54,8 @@ fi
 if chosen answers && [ "$base" = models/SmolLM2-135M-Instruct ]; then
     part 180 answers "$python" eval_semcot.py --model . --data synthetic_arithmetic --limit 500 --seed 6 \
         --batch_size 128 --output_dir "$logs/synthetic_arithmetic"
+    part 120 latency "$python" -m benchmarks.latency --device cuda --dtype bfloat16 --questions 400 \
+        --batch_sizes 1 16 128 --output "$logs/latency.json"
 fi
 if chosen speed_1b; then
     sizes=hidden_size=2048,intermediate_size=5504,num_hidden_layers=24

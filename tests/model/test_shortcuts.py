@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import QUESTIONS, prompts, tiny_language_model, tiny_semcot
+from conftest import QUESTIONS, TEXTS, prompts, tiny_language_model, tiny_semcot
 from transformers import LogitsProcessor, StoppingCriteria, TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
-from building_semcot import draft_marks
+from building_semcot import decoder_layers, draft_marks
 from configuration_semcot import SemCoTConfig
 
 
@@ -178,3 +178,35 @@ def test_a_checkpoint_knows_the_marks_of_its_tokenizer(semcot, tmp_path):
     assert model.config.draft_marks == marks
     model.config.save_pretrained(tmp_path)
     assert SemCoTConfig.from_pretrained(tmp_path).draft_marks == marks
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_batch_of_many_lengths_is_read_in_parts(semcot, given):
+    model, tokenizer = semcot
+    batch = prompts(tokenizer, [text * (1 + i % 3) for i, text in enumerate(TEXTS * 4)])
+    batch["attention_mask"] = batch.attention_mask.bool()
+    shape = batch.input_ids.shape
+    thoughts = {"thoughts": model.think(**batch).flip(0)} if given else {}
+    free = answer(model, batch, eos_token_id=None, shortcuts=False, **thoughts)[:, shape[1] :]
+    read = []
+    decoder_layers(model.language_model)[0].register_forward_pre_hook(lambda _, args: read.append(args[0].shape[:2]))
+    for ends, more in ((None, {}), ([int(free[1, 1]), int(free[7, 4])], {}), (int(free[0, 0]), {"pad_token_id": 7})):
+        options = {"eos_token_id": ends, **more, **thoughts, "num_beams": 1, "repetition_penalty": 1.0}
+        expected = answer(model, batch, shortcuts=False, **options)
+        assert read.pop(0) == shape and len(expected) == shape[0]
+        read.clear()
+        assert answer(model, batch, **options).tolist() == expected.tolist()
+        assert [rows for rows, length in read if length > 1] == [4, 4, 4], "and less padding:"
+        assert sum(rows * length for rows, length in read if length > 1) < 0.9 * batch.input_ids.numel()
+        read.clear()
+    for whole in (
+        {"max_new_tokens": 64},
+        {"repetition_penalty": 1.2},
+        {"num_beams": 2},
+        {"do_sample": True},
+        {"return_dict_in_generate": True},
+        {"logits_processor": []},
+    ):
+        answer(model, batch, eos_token_id=int(free[0, 0]), **(whole | thoughts))
+        assert read[0][1] == shape[1], whole
+        read.clear()
