@@ -35,7 +35,10 @@ class DistillationTrainer(Trainer):
     Args:
         losses: weights of `answer`, `alignment`, `token_supervision`; without `answer` no base is run.
         reasoning_encoder: stage 1's encoder, frozen; for the alignment, with a `reasoning_embedding` column.
-        supervised_tokens: ids of the tokens that token supervision tells apart, ascending; by default all there are.
+        supervised_tokens: ids of the tokens that thoughts are to spell; each step tells them apart from one another and
+            from `negatives` others, drawn anew by seed and step (a sampled softmax), and validation from the whole
+            vocabulary, as training does by default.
+        negatives: how many others.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class DistillationTrainer(Trainer):
         losses: dict[str, float],
         reasoning_encoder: SentenceTransformer | None = None,
         supervised_tokens: torch.LongTensor | None = None,
+        negatives: int = 0,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +55,8 @@ class DistillationTrainer(Trainer):
             raise ValueError("The alignment needs a reasoning encoder; leave it out of the losses to train without.")
         self.losses = losses
         self.reasoning_encoder = reasoning_encoder
-        self.supervised_tokens = None if supervised_tokens is None else supervised_tokens.to(self.args.device)
+        self.supervised_tokens = supervised_tokens
+        self.negatives = negatives
         self.label_names = ["labels"]  # whose presence has the Trainer compute a loss in validation
         self.model_accepts_loss_kwargs = True  # has the Trainer count the answer tokens of a whole optimizer step
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
@@ -102,14 +107,21 @@ class DistillationTrainer(Trainer):
             terms["alignment_loss"] = alignment_loss(self.reasoning_encoder, outputs.thoughts, embedding)
         if "token_supervision" in self.losses:
             table = self.model.model.get_input_embeddings().weight
-            if self.supervised_tokens is not None:
-                table = table[self.supervised_tokens]
-                places = torch.searchsorted(self.supervised_tokens, thought_labels)
+            if model.training and self.supervised_tokens is not None:
+                told_apart = self._told_apart(len(table)).to(table.device)
+                table = table[told_apart]
+                places = torch.searchsorted(told_apart, thought_labels)
                 thought_labels = torch.where(thought_labels == IGNORED, IGNORED, places)
             scores = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
             terms["token_supervision_loss"] = token_supervision_loss(scores, thought_labels)
             terms["token_supervision_accuracy"] = exact_matches(scores, thought_labels)
         return terms, outputs
+
+    def _told_apart(self, vocabulary: int) -> torch.LongTensor:
+        """The ids of the supervised tokens and of this step's negatives, ascending."""
+        draw = torch.Generator().manual_seed(self.args.seed + self.state.global_step)
+        others = torch.randint(vocabulary, (self.negatives,), generator=draw)
+        return torch.cat([self.supervised_tokens.cpu(), others]).unique()
 
     def _counted(self, num_rows: int) -> torch.BoolTensor:
         """The rows of a validation batch that count; several processes fill up their last with the first ones."""

@@ -27,6 +27,8 @@ from semcot.training.problems import Problems, num_steps, step_size, with_both_r
 
 WARM_UP = 0.03
 """Share of a stage's steps in which the learning rate rises."""
+NEGATIVES = 2048
+"""Other tokens in each step's token supervision: without them thoughts spell words in between."""
 FOR_THE_ENCODER = ("optim", "logging_steps", "save_steps", "report_to")
 """The part of `trainer` that the reasoning encoder's stages heed: they are short, and have a schedule of their own."""
 TAKEN = ("output_dir", "max_steps", "num_train_epochs", "learning_rate", "seed", "eval_strategy", "save_strategy")
@@ -181,6 +183,7 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
         losses=stage.losses,
         reasoning_encoder=run.encoder,
         supervised_tokens=run.supervised_tokens,
+        negatives=NEGATIVES,
         callbacks=[BaseNoise(model.language_model, stage.base_noise, options.seed)] if stage.base_noise else None,
     )
     return trainer

@@ -72,6 +72,20 @@ def test_loss_is_that_of_a_plain_computation(parts, tmp_path, prefix, multiple):
     assert loss({"token_supervision": 1}) > spelt, "by default the whole vocabulary is told apart"
 
 
+def test_negatives_are_others_in_each_step_and_validation_sees_the_whole_vocabulary(parts, tmp_path):
+    model, _, rows, collate = parts
+    batch, endings = collate(list(rows)), torch.unique(torch.tensor(rows["thought_labels"]))[1:]
+    told = {"losses": {"token_supervision": 1}, "supervised_tokens": endings}
+    whole = loss_of(trainer_of(model, rows, collate, tmp_path, losses={"token_supervision": 1}), batch)
+    few = loss_of(trainer_of(model, rows, collate, tmp_path, **told), batch)
+    trainer = trainer_of(model, rows, collate, tmp_path, negatives=9, **told)
+    steps = [loss_of(trainer, batch) for trainer.state.global_step in range(3)]
+    assert len({loss.item() for loss in steps}) == 3 and all(few < loss < whole for loss in steps)
+    trainer.state.global_step = 0
+    assert torch.equal(loss_of(trainer, batch), steps[0]), "a step has the same ones whenever it is made"
+    assert torch.equal(loss_of(trainer, batch, train=False), whole)
+
+
 def test_a_checkpoint_holds_the_models_own_weights_and_is_read_back(parts, tmp_path):
     model, _, rows, collate = parts
     trainer = trainer_of(model, rows, collate, tmp_path)
