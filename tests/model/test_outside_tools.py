@@ -59,15 +59,15 @@ def test_a_collator_that_has_the_placeholders_predicted_is_refused(semcot, tmp_p
         trainer.train()
 
 
-def test_the_readmes_lines_for_trainer(semcot, tmp_path, monkeypatch):
+def test_the_documented_lines_for_trainer(semcot, tmp_path, monkeypatch):
     model, tokenizer = semcot
     model.config.checkpoint_kind = "full"
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "libraries.md").read_text(encoding="utf-8"), re.DOTALL)
     (lines,) = (block for block in blocks if "Trainer(" in block)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    exec(compile(lines, "README.md", "exec"), {"model": model, "tokenizer": tokenizer})
+    exec(compile(lines, "libraries.md", "exec"), {"model": model, "tokenizer": tokenizer})
     saved = SemCoTForCausalLM.from_pretrained("runs/trainer").state_dict()
     changed = {name.split(".")[0] for name, weight in saved.items() if not torch.equal(weight, before[name])}
     assert changed == {"generator", "thought_embedding", "projection"}
