@@ -15,9 +15,7 @@ UNAIDED = 0.4
 """Share of a stage's steps, its last ones, without a glance."""
 
 
-def glances_at(
-    thought_labels: torch.LongTensor, most: float, draw: torch.Generator | None = None
-) -> torch.LongTensor:
+def glances_at(thought_labels: torch.LongTensor, most: float, draw: torch.Generator | None = None) -> torch.LongTensor:
     """
     The tokens that are glanced at, `(batch, K)`, -100 elsewhere: of each row a share drawn evenly from 0 to `most`.
 

@@ -63,7 +63,8 @@ def prepare(options: TrainOptions) -> Run:
         if not stage.trains_encoder:
             train_only(model, stage.train)
     state.print(f"{len(shared.train)} problems to train on, {len(shared.validation)} for validation.")
-    tokenized = {id(own): own.tokenized(tokenizer, options) for own in problems.values()}
+    different = {id(own): own for own in problems.values()}
+    tokenized = {name: own.tokenized(tokenizer, options) for name, own in different.items()}
     problems = {name: tokenized[id(own)] for name, own in problems.items()}
     for own in tokenized.values():
         check_lengths(model, own.train, own.validation)
