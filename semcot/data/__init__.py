@@ -21,7 +21,7 @@ from semcot.data.problems import (
 from semcot.data.readers import COLUMNS, READERS
 from semcot.data.school import arithmetic_school
 from semcot.data.stories import arithmetic_shapes, arithmetic_stories
-from semcot.data.templates import augment, find_template, find_templates, masked, with_other_numbers
+from semcot.data.templates import augment, find_template, find_templates, masked, with_other_numbers, worked_steps
 from semcot.data.variations import arithmetic_variations
 
 __all__ = [
@@ -51,4 +51,5 @@ __all__ = [
     "with_other_numbers",
     "without",
     "without_repeats",
+    "worked_steps",
 ]

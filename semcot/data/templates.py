@@ -136,6 +136,19 @@ def find_template(problem: dict[str, str]) -> Template | None:
     return templates[0] if understood else None
 
 
+def worked_steps(problem: dict[str, str]) -> str:
+    """
+    The steps of a problem, "34 - 3 = 31, 31 + 48 = 79": its condensed reasoning or, where it has none, those that its
+    reasoning tells, as [`find_template`] understands it; empty where it does not.
+    """
+    if problem["condensed_reasoning"]:
+        return problem["condensed_reasoning"]
+    if not (template := find_template(problem)):
+        return ""
+    values = solve(template.equations, {name: value for value, name in _names(template.question).items()})
+    return ", ".join(equation.write(values) for equation in template.equations)
+
+
 def _told_steps(problem: dict[str, str], expression: str | None) -> list[Equation]:
     """The steps of the expression, or else the condensed reasoning; none if they are not true or end elsewhere."""
     try:

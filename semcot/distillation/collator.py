@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semcot.distillation.targets import IGNORED
+from semcot.data.step_ends import IGNORED
 
 
 @dataclass

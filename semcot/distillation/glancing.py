@@ -1,5 +1,5 @@
 """
-Glancing: in training the generator reads some of the tokens that its thoughts are to spell (GLAT, Qian et al., ACL 2021,
+Glancing: in training the generator reads some of the tokens that its thoughts are to spell (GLAT, Qian et al. 2021,
 arXiv 2008.07905, made for translating all words at once).
 
 Without it each thought has to find its operands in the question and compute with them before any of this pays. A glance
@@ -9,7 +9,7 @@ that stand there, the operands themselves. What is glanced at is not asked for.
 
 import torch
 
-from semcot.distillation.targets import IGNORED
+from semcot.data.step_ends import IGNORED
 
 UNAIDED = 0.4
 """Share of a stage's steps, its last ones, without a glance."""

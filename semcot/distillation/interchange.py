@@ -25,9 +25,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.data import Equation
+from semcot.data import Equation, split_steps
+from semcot.data.step_ends import IGNORED, step_places, token_supervision_targets
 from semcot.distillation.collator import DistillationCollator
-from semcot.distillation.targets import IGNORED, split_steps, step_places, token_supervision_targets
 from semcot.files import whole
 
 ATTEMPTS = 30

@@ -6,7 +6,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
-from semcot.distillation.targets import IGNORED
+from semcot.data.step_ends import IGNORED
 from semcot.encoder import encode_thoughts
 
 

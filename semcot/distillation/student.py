@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from modeling_semcot import CACHE, SemCoTForCausalLM, position_ids_of
-from semcot.distillation.targets import IGNORED
+from semcot.data.step_ends import IGNORED
 
 BASE = "language_model."
 

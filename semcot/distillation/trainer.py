@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from semcot.data.step_ends import IGNORED
 from semcot.distillation.glancing import glances_at, glancing_left
 from semcot.distillation.losses import Term, alignment_loss, answer_loss, exact_matches, token_supervision_loss
 from semcot.distillation.student import StudentOutput
-from semcot.distillation.targets import IGNORED
 from semcot.files import whole
 
 WEIGHTS = "model.safetensors"

@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from semcot.evaluation.alignment import LAYER
 from semcot.evaluation.judging import Row
 from semcot.evaluation.thoughts import Thoughts
 
@@ -32,7 +31,7 @@ def draw(record: Row, thoughts: Thoughts | None) -> dict[str, Plot]:
         plots["accuracy_latency"] = accuracy_against_latency(timed, rows)
     if swept:
         plots["batch_sweep"] = batch_sweep(swept, [row["method"] for row in rows])
-    if thoughts is not None and thoughts.cosine is not None:
+    if thoughts is not None and thoughts.likelihood is not None:
         plots["alignment"] = heat_map(thoughts)
         plots["plane"] = plane(thoughts)
     return plots
@@ -125,17 +124,16 @@ def batch_sweep(swept: Sequence[Row], methods: Sequence[str]) -> Plot:
 
 
 def heat_map(thoughts: Thoughts) -> Plot:
-    """The cosine of each of the first thoughts with each reasoning; the diagonal is the own one."""
+    """The likelihood of each reasoning under each of the first thoughts; the diagonal is the own one."""
     with _axes(4.2) as axes:
         axes.grid(False)
-        image = axes.imshow(thoughts.cosine, cmap="cividis", vmin=-1, vmax=1)
+        image = axes.imshow(thoughts.likelihood, cmap="cividis")
         axes.set(xlabel="reasoning of problem", ylabel="thoughts of problem")
-        axes.figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
-        first, found = len(thoughts.cosine), thoughts.alignment[0]
+        axes.figure.colorbar(image, ax=axes, label="mean log-likelihood of a token", shrink=0.85)
+        first, found = len(thoughts.likelihood), thoughts.alignment[0]
         caption = (
-            f"Thoughts and reasonings after layer {LAYER} of the base, the first {first} problems; own pairs on the "
-            f"diagonal. Among all {found['pool']}, {found['thoughts_to_reasonings']:.0%} of the thoughts are nearest "
-            "to their own reasoning."
+            f"How likely thoughts make reasonings, the first {first} problems; own pairs on the diagonal. Among all "
+            f"{found['pool']}, {found['thoughts_to_reasonings']:.0%} of the thoughts make their own likeliest."
         )
         return caption, axes.figure
 
@@ -149,7 +147,9 @@ def plane(thoughts: Thoughts) -> Plot:
         axes.scatter(*told.T, facecolor="none", edgecolor=COLOURS[1], marker="s", s=22, label="reasoning")
         axes.set(xlabel="first principal component", ylabel="second principal component")
         _legend(axes, 2)
-        caption = f"The same states in a plane, {len(own)} problems; a line joins thoughts and their own reasoning."
+        caption = (
+            f"Mean states in a plane, the first {len(own)} problems; a line joins thoughts and their own reasoning."
+        )
         return caption, axes.figure
 
 

@@ -56,13 +56,13 @@ MEANS: Columns = {
     "lenient": lambda row: f"{row['accuracy_lenient']:.1%}",
 }
 ALIGNMENT: Columns = {
-    "layers": lambda row: str(row["layer"]),
+    "compared by": lambda row: row["by"],
     "among": lambda row: str(row["pool"]),
     "thoughts → reasoning": lambda row: f"{row['thoughts_to_reasonings']:.1%}",
     "mean rank": lambda row: f"{row['thoughts_to_reasonings_mean_rank']:.1f}",
     "reasoning → thoughts": lambda row: f"{row['reasonings_to_thoughts']:.1%}",
     "its mean rank": lambda row: f"{row['reasonings_to_thoughts_mean_rank']:.1f}",
-    "cosine": lambda row: f"{row['cosine']:.2f}",
+    "likeness": lambda row: f"{row['likeness']:.2f}",
 }
 
 
@@ -142,8 +142,9 @@ def sections(record: Row) -> list[Section]:
         parts.append(Section("Reading", text))
     if found := record.get("alignment"):
         text = (
-            "The own one found among all: thoughts and reasonings (the condensed ones where there are any) are read by "
-            "the base at its input, and compared by the cosine of their centred mean states after so many layers."
+            "The own one found among all. By tokens: how likely the thoughts, read with the base's token embeddings, "
+            "make the ends of a reasoning's steps (mean log-likelihood of a token). By states: the cosine of the "
+            "centred mean states of thoughts and whole reasonings, read by the base at its input, after one layer."
         )
         parts.append(Section("Alignment", text, found, ALIGNMENT, ("alignment", "plane")))
     known = {"against": (rows[-1]["mcnemar"] or {}).get("against", "the other one"), "latency_n": rows[0]["latency_n"]}

@@ -8,7 +8,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.evaluation.alignment import LAYER, LAYERS, POOL, MeanStates, alignment, cosines, mean_states, reasoning_of
+from semcot.evaluation.alignment import (
+    POOL,
+    MeanStates,
+    cosines,
+    likelihoods,
+    mean_states,
+    reasoning_of,
+    retrieval,
+    think_all,
+)
 from semcot.evaluation.judging import Row
 from semcot.evaluation.reading import spelling_shares, with_spelling
 
@@ -22,15 +31,15 @@ class Thoughts:
     Args:
         rows: SemCoT's predictions, with `thoughts`, the tokens that are spelt, and `spells_result`.
         reading: see `spelling_shares`.
-        alignment: see `alignment`; empty where a problem has no reasoning.
-        cosine: `(shown, shown)`, of thoughts and reasonings; `None` then.
+        alignment: see `retrieval`, `by` tokens and by states; empty where a problem has no reasoning.
+        likelihood: `(shown, shown)`, of reasonings under thoughts; `None` then.
         plane: `(2, shown, 2)`, thoughts and reasonings on the first two principal components of both; `None` then.
     """
 
     rows: list[Row]
     reading: Row
     alignment: list[Row]
-    cosine: np.ndarray | None = None
+    likelihood: np.ndarray | None = None
     plane: np.ndarray | None = None
 
 
@@ -47,14 +56,16 @@ def study_thoughts(
     texts = list(map(reasoning_of, problems))
     if not all(texts):
         return Thoughts(rows, spelling_shares(rows), [])
-    states = mean_states(model, tokenizer, problems, batch_size)
-    cosine = cosines(states)[:SHOWN, :SHOWN].cpu().numpy()
-    return Thoughts(rows, spelling_shares(rows), alignment(states, texts), cosine, _plane(states)[:, :SHOWN])
+    thoughts = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size)
+    states = mean_states(model, tokenizer, thoughts, texts, batch_size)
+    likeness = {"tokens": likelihoods(model, tokenizer, thoughts, texts), "states": cosines(states)}
+    found = [{"by": name, **retrieval(matrix, texts)} for name, matrix in likeness.items()]
+    shown = likeness["tokens"][:SHOWN, :SHOWN].cpu().numpy()
+    return Thoughts(rows, spelling_shares(rows), found, shown, _plane(states)[:, :SHOWN])
 
 
 def _plane(states: MeanStates) -> np.ndarray:
-    """Principal components of the states of `LAYER`, each kind brought to the same mean length."""
-    kinds = [kind[LAYERS.index(LAYER)] for kind in states]
-    points = torch.cat([kind / kind.norm(dim=-1).mean() for kind in kinds]).cpu().double().numpy()
+    """Principal components of the states, each kind brought to the same mean length."""
+    points = torch.cat([kind / kind.norm(dim=-1).mean() for kind in states]).cpu().double().numpy()
     _, _, axes = np.linalg.svd(points, full_matrices=False)
     return (points @ axes[:2].T).reshape(2, -1, min(2, len(axes)))

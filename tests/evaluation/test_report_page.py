@@ -48,7 +48,7 @@ def record():
     rows += [row("worse", accuracy=0.3, latency=1.0), row("control", accuracy=0.1, latency=None)]
     part = {"part": "twin", "n": 2, "accuracy": 0.5, "accuracy_ci95": [0.1, 0.9]}
     spelt = {"n": 2, "spelt": 1, "share": 0.5}
-    found = {"layer": 1, "pool": 2, "cosine": 0.5}
+    found = {"by": "tokens", "pool": 2, "likeness": -0.5}
     for way in ("thoughts_to_reasonings", "reasonings_to_thoughts"):
         found |= {way: 0.5, f"{way}_mean_rank": 1.5}
     meta = {"model": "m", "device": "Abacus", "dtype": "float32", "cpu_threads": 1, "versions": {"python": "3"}}

@@ -6,7 +6,16 @@ import torch
 from conftest import prompts, tiny_semcot
 
 from building_semcot import decoder_layers
-from semcot.evaluation.alignment import LAYER, LAYERS, alignment, mean_states, reasoning_of, retrieval
+from semcot.data.step_ends import token_supervision_targets
+from semcot.evaluation.alignment import (
+    LAYER,
+    cosines,
+    likelihoods,
+    mean_states,
+    reasoning_of,
+    retrieval,
+    think_all,
+)
 from semcot.evaluation.reading import spelling_shares, spells, with_spelling
 from semcot.evaluation.thoughts import study_thoughts
 
@@ -72,34 +81,64 @@ def test_thoughts_are_read(spelling):
     assert spelling_shares(read[:2])["wrong"]["share"] is None
 
 
-def test_thoughts_that_are_their_reasonings_find_them(spelling):
+@pytest.mark.parametrize("way", ["tokens", "states"])
+def test_thoughts_that_are_their_reasonings_find_them(spelling, way):
     model, tokenizer, problems = spelling
-    rows = alignment(mean_states(model, tokenizer, problems, batch_size=2), list(map(reasoning_of, problems)))
-    assert [row["layer"] for row in rows] == [LAYER, *(layer for layer in LAYERS if layer != LAYER)]
-    for row in rows:
-        both_ways = [row[f"{way}{rank}"] for way in WAYS for rank in ("", "_mean_rank")]
-        assert both_ways == [1.0] * 4 and row["pool"] == 5 and row["cosine"] == pytest.approx(1.0, abs=1e-4)
-    others = [{**problem, "question": f"Question {(i + 1) % 5}?"} for i, problem in enumerate(problems)]
-    rows = alignment(mean_states(model, tokenizer, others), list(map(reasoning_of, others)))
-    assert all(row[way] == 0.0 and row[f"{way}_mean_rank"] > 1 for row in rows for way in WAYS)
+
+    def found(problems):
+        thoughts = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size=2)
+        texts = list(map(reasoning_of, problems))
+        if way == "tokens":
+            return retrieval(likelihoods(model, tokenizer, thoughts, texts), texts)
+        return retrieval(cosines(mean_states(model, tokenizer, thoughts, texts, batch_size=2)), texts)
+
+    row = found(problems)
+    assert [row[f"{name}{rank}"] for name in WAYS for rank in ("", "_mean_rank")] == [1.0] * 4 and row["pool"] == 5
+    if way == "states":
+        assert row["likeness"] == pytest.approx(1.0, abs=1e-4)
+    row = found([{**problem, "question": f"Question {(i + 1) % 5}?"} for i, problem in enumerate(problems)])
+    assert all(row[name] == 0.0 and row[f"{name}_mean_rank"] > 1 for name in WAYS)
+
+
+def test_likelihoods_are_those_of_the_ends_of_as_many_steps_as_the_thoughts_spell():
+    model, tokenizer = tiny_semcot()
+    table, texts = model.get_input_embeddings().weight.detach(), ["1+2=3, 3+4=7", "9-4=5, 5*1=5"]
+    for steps in (1, 2):
+        targets = torch.tensor([token_supervision_targets(text, tokenizer, 6, steps) for text in texts])
+        assert (targets != -100).all()
+        thoughts = table[targets] * 30 / table[targets].norm(dim=-1, keepdim=True)
+        found = likelihoods(model, tokenizer, thoughts, texts)
+        read = (thoughts @ table.T).log_softmax(-1)
+        for i in range(2):
+            for j in range(2):
+                expected = sum(read[i, k, token] for k, token in enumerate(targets[j])) / 6
+                torch.testing.assert_close(found[i, j], expected)
+
+
+def test_a_reasoning_without_a_condensed_form_is_told_by_its_steps():
+    problem = {"question": "Tom had 34 pens, lost 3 and bought 48. How many has he?", "answer": "79"}
+    told = problem | {"reasoning": "First 34 - 3 = 31. Then 31 + 48 = 79.", "condensed_reasoning": ""}
+    assert reasoning_of(told) == "34 - 3 = 31, 31 + 48 = 79"
+    assert reasoning_of(told | {"condensed_reasoning": "31 + 48 = 79"}) == "31 + 48 = 79"
+    assert reasoning_of(told | {"reasoning": "Heads, so yes.", "answer": "yes"}) == "Heads, so yes."
 
 
 WAYS = ("thoughts_to_reasonings", "reasonings_to_thoughts")
 
 
 def test_ranks_by_hand():
-    cosine = torch.tensor([[0.9, 0.1, 0.3], [0.8, 0.5, 0.6], [0.2, 0.7, 0.4]])
-    found = retrieval(cosine, ["a", "b", "c"])
+    likeness = torch.tensor([[0.9, 0.1, 0.3], [0.8, 0.5, 0.6], [0.2, 0.7, 0.4]])
+    found = retrieval(likeness, ["a", "b", "c"])
     # Thoughts: the own one is first, third (0.8 and 0.6 before it), second. Reasonings: first, second, second.
     assert found == {
         "pool": 3,
-        "cosine": pytest.approx(0.6),
+        "likeness": pytest.approx(0.6),
         "thoughts_to_reasonings": pytest.approx(1 / 3),
         "thoughts_to_reasonings_mean_rank": pytest.approx(2.0),
         "reasonings_to_thoughts": pytest.approx(1 / 3),
         "reasonings_to_thoughts_mean_rank": pytest.approx(5 / 3),
     }
-    same = retrieval(cosine, ["a", "a", "c"])
+    same = retrieval(likeness, ["a", "a", "c"])
     assert same["thoughts_to_reasonings_mean_rank"] == pytest.approx((1 + 2 + 2) / 3), "the same text is no rival"
 
 
@@ -113,12 +152,12 @@ def test_states_are_those_of_the_whole_base(family):
     base, ran = model.language_model.base_model, []
     whole = base(inputs_embeds=own, output_hidden_states=True).hidden_states
     decoder_layers(base)[-1].register_forward_hook(lambda *_: ran.append(True))
-    states = mean_states(model, tokenizer, problems, batch_size=2)
-    for layer, found in zip(LAYERS, states.thoughts, strict=True):
-        expected = whole[layer].mean(1)
-        torch.testing.assert_close(found, expected - expected.mean(0), atol=1e-5, rtol=1e-4)
+    texts = list(map(reasoning_of, problems))
+    states = mean_states(model, tokenizer, own, texts, batch_size=2)
+    expected = whole[LAYER].mean(1)
+    torch.testing.assert_close(states.thoughts, expected - expected.mean(0), atol=1e-5, rtol=1e-4)
     assert not ran and states.reasonings.shape == states.thoughts.shape
-    together = mean_states(model, tokenizer, problems, batch_size=3)
+    together = mean_states(model, tokenizer, own, texts, batch_size=3)
     torch.testing.assert_close(states.reasonings, together.reasonings, atol=1e-4, rtol=1e-4)
 
 
@@ -126,7 +165,8 @@ def test_what_is_drawn(spelling):
     model, tokenizer, problems = spelling
     predictions = [{"question": p["question"], "gold": p["answer"], "correct": True} for p in problems]
     found = study_thoughts(model, tokenizer, problems, predictions, batch_size=2)
-    assert found.cosine.shape == (5, 5) and np.allclose(found.cosine.diagonal(), 1, atol=1e-4)
+    assert found.likelihood.shape == (5, 5) and (found.likelihood.argmax(1) == np.arange(5)).all()
+    assert [row["by"] for row in found.alignment] == ["tokens", "states"]
     assert found.plane.shape == (2, 5, 2) and np.allclose(found.plane[0], found.plane[1], atol=1e-3)
     without = [{**problem, "reasoning": "", "condensed_reasoning": ""} for problem in problems]
     assert study_thoughts(model, tokenizer, without, predictions).alignment == []

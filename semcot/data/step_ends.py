@@ -1,0 +1,43 @@
+"""The ends of a reasoning's steps, as tokens: what thoughts are to spell."""
+
+from transformers import PreTrainedTokenizerBase
+
+from semcot.data.problems import split_steps
+
+IGNORED = -100
+"""Where a thought has nothing to spell."""
+
+
+def token_supervision_targets(
+    condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase, num_thoughts: int, supervised_steps: int
+) -> list[int]:
+    """
+    The token that each thought is to spell: of each of the last `supervised_steps` steps, the last tokens that are not
+    blank, so that every result has its own place. Half of the thoughts are the last step's, the steps before it share
+    the other half; with 1 supervised step the text is one step. Steps are parted by a comma or semicolon and a space.
+    -100 stands in front of short steps, and for missing ones.
+
+    "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
+    `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
+    """
+    several = supervised_steps > 1
+    *earlier, last = split_steps(condensed_reasoning)[-supervised_steps:] if several else [condensed_reasoning]
+    half = num_thoughts // 2
+
+    def end(step: str, width: int) -> list[int]:
+        tokens = tokenizer(f" {step}", add_special_tokens=False).input_ids if step else []
+        tokens = [token for token in tokens if tokenizer.decode([token]).strip()][-width:]
+        return [IGNORED] * (width - len(tokens)) + tokens
+
+    targets = [token for step in earlier for token in end(step, half // len(earlier))]
+    targets += end(last, num_thoughts - half if several else num_thoughts)
+    return [IGNORED] * (num_thoughts - len(targets)) + targets
+
+
+def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
+    """The thoughts that [`token_supervision_targets`] gives to each of two or more steps."""
+    half = num_thoughts // 2
+    width = half // (num_steps - 1)
+    first = half - width * (num_steps - 1)
+    earlier = [slice(first + i * width, first + (i + 1) * width) for i in range(num_steps - 1)]
+    return [*earlier, slice(half, num_thoughts)]
