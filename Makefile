@@ -7,6 +7,7 @@
 # make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
 # make default     train configs/default.yaml, the recipe from nothing; interrupted, it goes on
 # make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
+# make methods     train SemCoT and its rivals for the same minutes, ask all the same questions: docs/methods.md
 # make clean       remove the environment, the base and the caches, but no trained model
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo app test test-all base smoke default quickstart clean
+.PHONY: demo app test test-all base smoke default quickstart methods clean
 .DELETE_ON_ERROR:
 
 demo: base
@@ -53,6 +54,9 @@ default: base
 
 quickstart: base
 	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)
+
+methods: base
+	$(PY) -m benchmarks.methods configs/methods.yaml $(ARGS)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'

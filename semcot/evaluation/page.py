@@ -2,15 +2,15 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from semcot.evaluation.judging import Row
-from semcot.evaluation.plots import draw
-from semcot.evaluation.tables import cells, describe, sections
+from semcot.evaluation.plots import Plot, draw
+from semcot.evaluation.tables import Section, cells, describe, sections
 from semcot.evaluation.thoughts import Thoughts
 from semcot.files import whole, write_text
 
@@ -20,23 +20,47 @@ DPI = 200
 
 def write_page(folder: Path, record: Row, predictions: Sequence[Row], thoughts: Thoughts | None) -> None:
     """Writes report.html and plots/*.png; the predictions of the first seed are shown one by one."""
-    plots = {}
-    for name, (caption, figure) in draw(record, thoughts).items():
-        image = _png(figure)
-        with whole(folder / "plots" / f"{name}.png") as file:
-            file.write_bytes(image)
-        plots[name] = {"caption": caption, "data": base64.b64encode(image).decode()}
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    page = render(
         title=record["eval"][0]["dataset"],
         described=describe(record).replace("`", ""),
         command=record["run"]["command"],
         sections=sections(record),
-        cells=cells,
-        plots=plots,
+        plots=write_plots(folder / "plots", draw(record, thoughts)),
         problems=_problems(predictions, thoughts),
     )
     write_text(folder / "report.html", page)
+
+
+def write_plots(folder: Path, plots: Mapping[str, Plot]) -> dict[str, dict[str, str]]:
+    """Writes the plots as NAME.png; returns of each what a page shows: `caption`, and `data` in base64."""
+    shown = {}
+    for name, (caption, figure) in plots.items():
+        image = _png(figure)
+        with whole(folder / f"{name}.png") as file:
+            file.write_bytes(image)
+        shown[name] = {"caption": caption, "data": base64.b64encode(image).decode()}
+    return shown
+
+
+def render(
+    title: str,
+    described: str,
+    command: str,
+    sections: Sequence[Section],
+    plots: Mapping[str, Mapping[str, str]],
+    problems: Sequence[Row] = (),
+) -> str:
+    """A page of sections, the last of them the terms, in HTML; `problems` are shown one by one, where there are any."""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        described=described,
+        command=command,
+        sections=sections,
+        cells=cells,
+        plots=plots,
+        problems=problems,
+    )
 
 
 def _problems(predictions: Sequence[Row], thoughts: Thoughts | None) -> list[Row]:

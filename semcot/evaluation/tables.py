@@ -31,7 +31,7 @@ ACCURACY: Columns = {
     "method": lambda row: row["method"],
     "seed": lambda row: str(row["seed"]),
     "n": lambda row: str(row["n"]),
-    "strict": lambda row: _strict(row),
+    "strict": lambda row: strict(row),
     "flexible": lambda row: f"{row['accuracy_flexible']:.1%}",
     "lenient": lambda row: f"{row['accuracy_lenient']:.1%}",
     "unparsed": lambda row: f"{row['unparsed_rate']:.1%}",
@@ -51,7 +51,7 @@ SPEED: Columns = {
 MEANS: Columns = {
     "method": lambda row: row["method"],
     "seeds": lambda row: str(row["seeds"]),
-    "strict": lambda row: _strict(row),
+    "strict": lambda row: strict(row),
     "flexible": lambda row: f"{row['accuracy_flexible']:.1%}",
     "lenient": lambda row: f"{row['accuracy_lenient']:.1%}",
 }
@@ -127,7 +127,7 @@ def sections(record: Row) -> list[Section]:
         text = f"What of these problems stands among the {overlap['train_problems']} of {overlap['train_data']}."
         part_of = {(row["method"], row["part"]): row for row in overlap["parts"]}
         columns = {"strict": lambda row: row["method"]} | {
-            f"{part}, n {n}": lambda row, part=part: _strict(part_of[row["method"], part])
+            f"{part}, n {n}": lambda row, part=part: strict(part_of[row["method"], part])
             for part in PARTS
             if (n := next((row["n"] for row in overlap["parts"] if row["part"] == part), 0))
         }
@@ -178,7 +178,7 @@ def describe(record: Row) -> str:
     )
 
 
-def _strict(row: Row) -> str:
+def strict(row: Row) -> str:
     """A row's accuracy and, where there is one, its interval, as in `96.7% [92.9%, 98.5%]`."""
     ends = row["accuracy_ci95"]
     return f"{row['accuracy']:.1%}" + ("" if ends is None else f" [{ends[0]:.1%}, {ends[1]:.1%}]")
