@@ -21,7 +21,6 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from modeling_semcot import CACHE, SemCoTForCausalLM, position_ids_of
-from semcot.data.step_ends import IGNORED
 
 BASE = "language_model."
 
@@ -53,21 +52,19 @@ class Student(nn.Module):
         attention_mask: torch.LongTensor,
         num_targets: int = 0,
         generator_states: torch.FloatTensor | None = None,
-        glances: torch.LongTensor | None = None,
     ) -> StudentOutput:
         """
         Args:
             input_ids, attention_mask: `(batch, length)`, the thoughts of all rows in the same columns.
             num_targets: so many last positions are read for logits; 0 runs no base.
             generator_states: `(batch, K, width)` instead of the generator's pass over these prompts.
-            glances: `(batch, K)`, tokens that the generator reads instead of placeholders, -100 elsewhere.
         """
         model = self.model
         if generator_states is not None:
             return StudentOutput(model.project(generator_states), None)
-        if self.shared_prefix or glances is not None:
+        if self.shared_prefix:
             first = int((input_ids[0] == model.config.thought_token_id).nonzero()[0])
-            thoughts = model.project(self._generator_states(input_ids, attention_mask, first, glances))
+            thoughts = model.project(self._generator_states(input_ids, attention_mask, first))
             logits = self._logits(input_ids, attention_mask, thoughts, first, num_targets) if num_targets else None
             return StudentOutput(thoughts, logits)
         thoughts = model.think(input_ids, attention_mask)
@@ -78,16 +75,13 @@ class Student(nn.Module):
         return StudentOutput(thoughts, model(**inputs, logits_to_keep=targets, use_cache=False).logits)
 
     def _generator_states(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor, first: int, glances: torch.Tensor | None
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor, first: int
     ) -> torch.FloatTensor:
         """The generator's states at the placeholders, which begin in column `first`."""
         end, generator = first + self.model.config.num_thoughts, self.model.generator
         # With gradient checkpointing there is no cache to share.
         shared = 0 if getattr(generator, "gradient_checkpointing", False) else self.shared_prefix
-        read = input_ids[:, :end]
-        if glances is not None:
-            read = torch.cat([read[:, :first], torch.where(glances == IGNORED, read[:, first:], glances)], dim=1)
-        embeds = self.model.embed_for_generator(read)
+        embeds = self.model.embed_for_generator(input_ids[:, :end])
         states = _read(generator, embeds, attention_mask[:, :end], shared).last_hidden_state
         columns = slice(first + self.model.config.thought_offset, end + self.model.config.thought_offset)
         skipped = end - states.shape[1]

@@ -20,7 +20,6 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from semcot.data.step_ends import IGNORED
-from semcot.distillation.glancing import glances_at, glancing_left
 from semcot.distillation.losses import Term, alignment_loss, answer_loss, exact_matches, token_supervision_loss
 from semcot.distillation.student import StudentOutput
 from semcot.files import whole
@@ -40,7 +39,6 @@ class DistillationTrainer(Trainer):
             from `negatives` others, drawn anew by seed and step (a sampled softmax), and validation from the whole
             vocabulary, as training does by default.
         negatives: how many others.
-        glancing: the largest share of a problem's thoughts that are glanced at in the first step (`glances_at`).
     """
 
     def __init__(
@@ -50,7 +48,6 @@ class DistillationTrainer(Trainer):
         reasoning_encoder: SentenceTransformer | None = None,
         supervised_tokens: torch.LongTensor | None = None,
         negatives: int = 0,
-        glancing: float = 0.0,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +57,6 @@ class DistillationTrainer(Trainer):
         self.reasoning_encoder = reasoning_encoder
         self.supervised_tokens = supervised_tokens
         self.negatives = negatives
-        self.glancing = glancing
         self.label_names = ["labels"]  # whose presence has the Trainer compute a loss in validation
         self.model_accepts_loss_kwargs = True  # has the Trainer count the answer tokens of a whole optimizer step
         self._terms: dict[str, dict[str, list[torch.Tensor]]] = {"": defaultdict(list), "eval_": defaultdict(list)}
@@ -95,19 +91,12 @@ class DistillationTrainer(Trainer):
                 labels.masked_fill(~counted[:, None], IGNORED) for labels in (targets, thought_labels)
             )
             embedding = None if embedding is None else embedding * counted[:, None]
-        glances = None
-        if model.training and self.glancing:
-            draw = torch.Generator().manual_seed(self.args.seed + self.state.global_step)
-            progress = self.state.global_step / self.state.max_steps
-            glances = glances_at(thought_labels, self.glancing * glancing_left(progress), draw)
-            thought_labels = thought_labels.masked_fill(glances != IGNORED, IGNORED)
         outputs = model(
             # The last token is predicted, but nothing is predicted from it: it is not read.
             input_ids=inputs["input_ids"][:, :-1],
             attention_mask=inputs["attention_mask"][:, :-1],
             num_targets=num_targets if "answer" in self.losses else 0,
             generator_states=inputs.get("generator_states"),
-            glances=glances,
         )
         terms: dict[str, Term] = {}
         if "answer" in self.losses:

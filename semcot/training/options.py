@@ -71,8 +71,6 @@ class Stage:
     """Other problems than the recipe's, in the same form."""
     interchange: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of problems that get earlier steps of others; for the refiner alone (`semcot.distillation.interchange`)."""
-    glancing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """At most so much of a reasoning is shown to the generator in the first step (`semcot.distillation.glancing`)."""
     base_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The base is another one in each step, by at most so much of each matrix (`semcot.distillation.base_noise`)."""
     epochs: Annotated[float, Field(ge=0)] = 1.0

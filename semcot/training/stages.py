@@ -184,7 +184,6 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
         reasoning_encoder=run.encoder,
         supervised_tokens=run.supervised_tokens,
         negatives=NEGATIVES,
-        glancing=stage.glancing,
         callbacks=[BaseNoise(model.language_model, stage.base_noise, options.seed)] if stage.base_noise else None,
     )
     return trainer
