@@ -52,11 +52,19 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     without_cudnn_attention()
     problems = _draw(options)
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
-    methods = [open_method(name, model, tokenizer, options.base_model) for name in dict.fromkeys(options.methods)]
-    for method in methods:
+
+    def opened(name: str) -> Method:
+        """With what it loads, which is gone before the next one is opened: many large rivals fit no memory at once."""
+        method = open_method(name, model, tokenizer, options.base_model)
         method.sampling = options.sampling
+        return method
+
+    methods = {name.partition("=")[0]: name for name in options.methods}
+    for name in methods.values():  # all that can be wrong with one of them is found before any is asked
+        method = opened(name)
         for own in problems.values():
             check_questions(method, own["question"], _length(options, method), options.data)
+        del method
 
     data = {seed: fingerprint(own) for seed, own in problems.items()}
     record = {"run": _describe(options, model, data), "eval": [], "meta": _checkpoint(options, model)}
@@ -68,10 +76,11 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     write_json(folder / RESULTS, record | {"eval": list(done.values())})
     for seed, own in problems.items():
         source = {"dataset": options.data, "split": options.split, "seed": seed, "data_sha256": data[seed]}
-        for method in methods:
-            answered = predictions.of(method.name, seed)
-            row = done.get((method.name, seed)) if len(answered) == len(own) else None
+        for method_name, name in methods.items():
+            answered = predictions.of(method_name, seed)
+            row = done.get((method_name, seed)) if len(answered) == len(own) else None
             if row is None:
+                method = opened(name)
                 # Times hardly depend on the seed, and say nothing new of a control.
                 is_timed = seed == options.seeds[0] and not isinstance(method, Control)
                 figures, _ = evaluate_method(
@@ -85,6 +94,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
                     answered=answered,
                     keep=predictions.append,
                 )
+                del method
                 row = source | figures
             record["eval"] = with_comparisons([*record["eval"], row], predictions.all(), options.compare_to)
             if len(problems) > 1:
@@ -93,7 +103,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
             write_report(folder, record)
     if options.train_data:
         train = load_problems(options.train_data, "train")
-        asked = [row for method in methods for seed in problems for row in predictions.of(method.name, seed)]
+        asked = [row for name in methods for seed in problems for row in predictions.of(name, seed)]
         parts = accuracy_by_overlap(asked, list(train["question"]))
         record["overlap"] = {"train_data": options.train_data, "train_problems": len(train), "parts": parts}
     first, thoughts = options.seeds[0], None
@@ -101,7 +111,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
         thoughts = study_thoughts(model, tokenizer, problems[first].to_list(), asked, options.batch_size)
         record |= {"reading": thoughts.reading, "alignment": thoughts.alignment}
     write_report(folder, record)
-    shown = [row for method in methods for row in predictions.of(method.name, first)]
+    shown = [row for name in methods for row in predictions.of(name, first)]
     write_page(folder, record, shown, thoughts)
     if options.update_card:
         print("Updated: " + ", ".join(map(str, update_card(options.model, record))))

@@ -1,14 +1,18 @@
 """An evaluation that was interrupted goes on where it was, and with nothing else than it was."""
 
+import gc
 import json
 import sys
+import weakref
 
 import pytest
 from conftest import tiny_semcot
 
 import eval_semcot
+from semcot.evaluation import EvalOptions
+from semcot.evaluation.evaluate import evaluate
 from semcot.evaluation.measure import evaluate_method
-from semcot.evaluation.methods import METHODS, Method
+from semcot.evaluation.methods import METHODS, TRAINED, Method, open_method
 from semcot.evaluation.predictions import Predictions
 
 
@@ -191,3 +195,27 @@ def test_batches_are_kept_as_they_come():
     method = METHODS["direct"](*tiny_semcot())
     _, predictions = evaluate_method(method, problems, batch_size=2, latency_samples=0, keep=kept.append)
     assert [len(rows) for rows in kept] == [2, 2, 1] and sum(kept, []) == predictions
+
+
+def test_rivals_are_loaded_one_after_another(base, adapter, tmp_path, monkeypatch):
+    """Each is gone before the next one is there, for the check of the questions as for the answers."""
+    options = []
+    for name in ("pause", "direct_finetuned"):
+        TRAINED[name].build("someone/tiny-llama", str(base)).save(tmp_path / name)
+        options.append(f"{name}={tmp_path / name}")
+    alive, most = weakref.WeakSet(), []
+
+    def noted(*arguments):
+        method = open_method(*arguments)
+        gc.collect()
+        alive.add(method)
+        most.append(len(alive))
+        return method
+
+    monkeypatch.setattr("semcot.evaluation.evaluate.open_method", noted)
+    told = EvalOptions(str(adapter), "synthetic_arithmetic", str(tmp_path / "out"), options, limit=2, latency_samples=0)
+    record = evaluate(told)
+    assert [row["method"] for row in record["eval"]] == ["pause", "direct_finetuned"]
+    assert most == [1] * 4
+    evaluate(told)
+    assert most == [1] * 6, "those that are through are loaded for the check alone"
