@@ -67,6 +67,7 @@ class Comparison:
     untrained: dict[str, dict[str, Any]]
     data: dict[str, str]
     evaluation: dict[str, Any]
+    note: str = ""
 
 
 def main() -> None:
@@ -75,13 +76,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="Of training, for each method and seed.")
     parser.add_argument("--seeds", type=int, nargs="+", help="Of problems, initial weights and order.")
     parser.add_argument("--methods", nargs="+", help="Only these of the file's.")
+    parser.add_argument("--note", help="What else the page's readers must know, such as what else the machine did.")
+    parser.add_argument("--only_page", action="store_true", help="Make the page of the results that are there.")
     parser.add_argument("--runs", type=Path, default=Path("runs/methods"), help="Where methods and answers are kept.")
     parser.add_argument("--results", type=Path, default=Path("results/methods"), help="Where the figures go.")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="Where methods.md and methods.html go.")
     options = parser.parse_args()
     told = yaml.safe_load(options.config.read_text(encoding="utf-8"))
-    told |= {name: value for name in ("minutes", "seeds") if (value := getattr(options, name)) is not None}
-    compare(Comparison(**told), options.runs, options.results, options.docs, options.methods)
+    told |= {name: value for name in ("minutes", "seeds", "note") if (value := getattr(options, name)) is not None}
+    comparison = Comparison(**told)
+    if options.only_page:
+        make_page(comparison, options.results, options.docs)
+    else:
+        compare(comparison, options.runs, options.results, options.docs, options.methods)
 
 
 def compare(
@@ -111,8 +118,16 @@ def compare(
                 rows.append({"title": title, "train_seed": seed, **evaluated(options)})
             release_memory()
         write_json(results / f"{name}.json", describe(comparison, name, trained, rows))
-        found = [json.loads(file.read_text()) for other in names if (file := results / f"{other}.json").exists()]
-        write_comparison(docs, found)
+        make_page(comparison, results, docs)
+
+
+def make_page(comparison: Comparison, results: Path, docs: Path) -> None:
+    """Of the methods that have results, and which have none yet."""
+    names = [*comparison.untrained, *comparison.methods]
+    files = {name: results / f"{name}.json" for name in names}
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files.values() if file.exists()]
+    missing = [name for name, file in files.items() if not file.exists()]
+    write_comparison(docs, found, missing, comparison.note)
 
 
 def draw_problems(comparison: Comparison, seed: int, runs: Path) -> Path:
@@ -234,6 +249,7 @@ def run(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
         }
     return {
         "command": f"python train_semcot.py {' '.join(arguments)}",
+        "commit": commit(),
         "recipe": recipe,
         **{figure: sum(stage[figure] for stage in stages.values()) for figure in ("minutes", "problems")},
         "stages": stages,
@@ -262,19 +278,25 @@ def evaluated(options: EvalOptions) -> dict[str, Any]:
 
 def describe(comparison: Comparison, name: str, trained: list[dict], rows: list[dict]) -> dict[str, Any]:
     """A method's results, in the form of results/README.md."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    code = trained[0]["commit"] if trained else commit()
     meta = {key: value for key, value in rows[0]["meta"].items() if key not in ("model", "model_sha256")}
     for row in rows:
         row["meta"] = {key: value for key, value in row["meta"].items() if key not in meta}
     return {
         "name": name,
-        "run": {"command": "python -m benchmarks.methods " + " ".join(sys.argv[1:]), "commit": commit.stdout.strip()},
+        "run": {"command": "python -m benchmarks.methods " + " ".join(sys.argv[1:]), "commit": code},
         "budget_minutes": comparison.minutes if trained else None,
         "trained": comparison.untrained.get(name, {}).get("trained"),
         "train": [{key: value for key, value in row.items() if key != "asked"} for row in trained],
         "eval": rows,
         "meta": meta,
     }
+
+
+def commit() -> str:
+    """Of the code; empty outside a clone."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def release_memory() -> None:

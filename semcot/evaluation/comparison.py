@@ -19,6 +19,8 @@ from semcot.files import write_text
 SEMCOT, DIRECT = "semcot", "direct"
 """The records that the others are compared with: SemCoT, trained as they are, and the untrained base."""
 SIGNIFICANT = 0.05
+COMMANDS = "make methods                                       # goes on where it was interrupted\n"
+COMMANDS += 'make methods ARGS="--minutes 15 --seeds 0 1 2"     # on a GPU, the same with a budget that teaches'
 MARKS = {1: "▲", 0: "", -1: "▼"}
 TITLE = "Methods compared"
 PLOTS = "methods_plots"
@@ -36,7 +38,7 @@ TERMS = {
 }
 
 
-def write_comparison(folder: Path, records: Sequence[Row]) -> None:
+def write_comparison(folder: Path, records: Sequence[Row], missing: Sequence[str] = (), note: str = "") -> None:
     """
     Writes methods.md, methods.html and the plots, in `methods_plots/`.
 
@@ -44,35 +46,44 @@ def write_comparison(folder: Path, records: Sequence[Row]) -> None:
         folder: of the files.
         records: of each method `name`, `train` (a row for each seed, none where it was not trained here), `trained`
             (what is known of a training elsewhere), `budget_minutes`, `eval` (a row for each data set and seed, as of
-            `evaluate_method`, with `title` and `right`, a text of 1 and 0), `run` and `meta`.
+            `evaluate_method`, with `title` and `right`, a text of 1 and 0), and `meta`.
+        missing: names of methods that have no results yet.
+        note: what else must be known of how these were made.
     """
     methods = sorted(map(Compared, records), key=lambda method: -method.mean("accuracy"))
     titles = list(dict.fromkeys(row["title"] for record in records for row in record["eval"]))
     whole = [method for method in methods if method.row_of.keys() >= {*titles}]
-    plots: dict[str, Plot] = {}
+    rows = {title: [method.row_of[title] for method in methods if title in method.row_of] for title in titles}
+    plots = {title.lower().replace(" ", "_"): plot(title, own) for title, own in rows.items()}
+    semcot = next((method for method in methods if method.name == SEMCOT), None)
+    not_yet = f"\n\nNot run yet: {', '.join(missing)}." if missing else ""
     parts = [
-        Section("In short", in_short(whole, titles), choices(whole), CHOICES),
+        Section("In short", in_short(whole, titles) + not_yet, choices(whole), CHOICES),
         Section("All methods", rows=whole, columns=overview(whole, titles)),
+        Section("Accuracy against latency", "Up and to the left is better.", plots=tuple(plots)),
     ]
-    semcot = next((method for method in whole if method.name == SEMCOT), None)
-    for title in titles:
-        rows = [method.row_of[title] for method in methods if title in method.row_of]
-        plots[name := title.lower().replace(" ", "_")] = accuracy_against_latency(rows, rows)
-        text = f"The data set {rows[0]['dataset']}, split {rows[0]['split']}."
-        parts.append(Section(title, text, rows, details(semcot and semcot.row_of[title]), (name,)))
+    for title, own in rows.items():
+        text = f"The data set {own[0]['dataset']}, split {own[0]['split']}."
+        parts.append(Section(title, text, own, details(semcot and semcot.row_of.get(title))))
     parts.append(Section("Terms", notes=TERMS))
     shown = write_plots(folder / PLOTS, plots)
-    described, command = describe(records), records[0]["run"]["command"]
-    write_text(folder / "methods.html", render(TITLE, described, command, parts, shown))
+    described = f"{describe(records)} {note}".strip()
+    write_text(folder / "methods.html", render(TITLE, described, COMMANDS, parts, shown))
     texts = [
         f"# {TITLE}",
         f"The same with larger plots: [methods.html](methods.html). {described}",
-        f"```\n{command}\n```",
+        f"```bash\n{COMMANDS}\n```",
     ]
     for part in parts:
         images = [f"![{shown[name]['caption']}]({PLOTS}/{name}.png)" for name in part.plots]
         texts += [part.format(), *images]
     write_text(folder / "methods.md", "\n\n".join(texts) + "\n")
+
+
+def plot(title: str, rows: Sequence[Row]) -> Plot:
+    """Accuracy against latency on one data set."""
+    _, figure = accuracy_against_latency(rows, rows)
+    return f"{title}, with the 95 % interval of accuracy, and the time from the median to p95.", figure
 
 
 class Compared:
