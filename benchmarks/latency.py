@@ -1,12 +1,21 @@
 """
-How long `generate` takes with its shortcuts and without, on one machine: ratios, what each phase takes, and the floor.
+How long an answer takes on one machine, by every way to it: ratios first, then what each phase takes, and the floor.
 
-    python -m benchmarks.latency [--batch_sizes 1 4 16] [--questions 48] [--output results/latency.json]
+    python -m benchmarks.latency [--batch_sizes 1 4 16] [--questions 48] [--slow 3] [--output results/latency.json]
 
-Both ways answer the same batches in alternation, in one process; a ratio is the median over the batches. The *floor* of
-a phase is what the machine must take for it: the operations of its matrix products at the rate of a large one, or its
-weights, read once, at the rate at which memory is read, whichever is longer. Without a set of problems at hand
-(`--data multiarith`), own stories are asked.
+| way | what it is |
+|---|---|
+| fast | `generate` as it is |
+| plain | without its shortcuts, see generation_semcot.py |
+| released_style | as research code does it: no cache, prompt and answer read anew for each token |
+| direct | the base answers without thoughts |
+| cot | the base writes its reasoning, up to 256 tokens |
+
+and those of `--methods`, such as `cot_condensed_finetuned=FOLDER`. All answer the same batches in turn, in one process;
+a ratio is the median over the batches of a way's time over that of `plain`. The slow ones, `released_style` and those
+that write a reasoning, answer the first `--slow` batches alone. The *floor* of a phase is what the machine must take
+for it: the operations of its matrix products at the rate of a large one, or its weights, read once, at the rate at which
+memory is read, whichever is longer. Without a set of problems at hand (`--data multiarith`), own stories are asked.
 """
 
 import argparse
@@ -22,9 +31,10 @@ import torch
 from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
-from modeling_semcot import CACHE
+from modeling_semcot import CACHE, position_ids_of
 from semcot.data import load_problems
 from semcot.evaluation import describe_machine, load_model
+from semcot.evaluation.methods import METHODS, Method, SemCoT, open_method
 from semcot.files import write_json
 from semcot.machine import peak_memory
 from semcot.tokenization import render_prompt, tokenize_prompts
@@ -32,12 +42,55 @@ from semcot.tokenization import render_prompt, tokenize_prompts
 MAX_NEW_TOKENS = 16
 
 
+class Plain(SemCoT):
+    """Without the shortcuts of `generate`."""
+
+    name = "plain"
+
+    def generate(self, **inputs) -> torch.LongTensor:
+        return self.model.generate(**inputs, shortcuts=False)
+
+
+class ReleasedStyle(SemCoT):
+    """A loop in the manner of research code: the thoughts once, then all that there is, read anew for each token."""
+
+    name = "released_style"
+
+    def generate(
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor, max_new_tokens: int, **options
+    ) -> torch.LongTensor:
+        model, embed = self.model, self.model.get_input_embeddings()
+        embeds, sequences = model.embed_prompt(input_ids, attention_mask), input_ids
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for _ in range(max_new_tokens):
+            position_ids = position_ids_of(attention_mask)
+            logits = self.base(
+                inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            ).logits
+            token = logits[:, -1].argmax(-1).masked_fill(done, options["pad_token_id"])
+            sequences = torch.cat([sequences, token[:, None]], dim=1)
+            done |= torch.isin(token, torch.tensor(options["eos_token_id"], device=token.device))
+            if done.all():
+                break
+            embeds = torch.cat([embeds, embed(token)[:, None]], dim=1)
+            attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
+        return sequences
+
+
 class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.model, self.tokenizer = load_model(options.model, options.device, options.dtype)
         self.device = self.model.device
         problems = load_problems(options.data, "eval", num_samples=options.questions, seed=options.seed)
-        self.prompts = [render_prompt(self.tokenizer, problem["question"]) for problem in problems]
+        self.questions = [problem["question"] for problem in problems]
+        self.prompts = [render_prompt(self.tokenizer, question) for question in self.questions]
+        names = {"fast": SemCoT, "plain": Plain, "released_style": ReleasedStyle}
+        self.ways: dict[str, Method] = {name: way(self.model, self.tokenizer) for name, way in names.items()}
+        self.ways |= {name: METHODS[name](self.model, self.tokenizer) for name in ("direct", "cot")}
+        for name in options.methods:
+            method = open_method(name, self.model, self.tokenizer)
+            self.ways[method.name] = method
+        self.slow = options.slow
         self.bandwidth, self.operations = self.rates()
 
     def now(self) -> float:
@@ -62,33 +115,44 @@ class Bench:
         for start in range(0, len(self.prompts) - size + 1, size):
             yield tokenize_prompts(self.tokenizer, self.prompts[start : start + size]).to(self.device)
 
-    def compare(self, size: int) -> dict:
-        """Seconds of both ways, their ratio, and in how many rows the answers differ."""
-        seconds, differ, steps = {True: [], False: []}, 0, []
-        for number, batch in enumerate(self.batches(size)):
-            found = {}
-            for shortcuts in (True, False) if number % 2 else (False, True):  # neither is always the first
+    def compare(self, size: int) -> list[dict]:
+        """
+        Of each way its ratio to `plain`, seconds to a batch, answers per second, tokens to an answer, and how many
+        answers differ from those of `plain`. The first two batches warm up, and have the prefix found; of a slow way,
+        none does.
+        """
+        seconds, texts, tokens = ({name: [] for name in self.ways} for _ in range(3))
+        starts = range(0, len(self.questions) - size + 1, size)
+        for number, start in enumerate(starts):
+            ways = list(self.ways) if number % 2 else list(reversed(self.ways))  # none always comes first
+            for name in ways:
+                way = self.ways[name]
+                is_slow = way.explicit_reasoning or name == "released_style"
+                if is_slow and not 2 <= number < 2 + self.slow:
+                    continue
                 started = self.now()
-                found[shortcuts] = self.model.generate(
-                    **batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, shortcuts=shortcuts
+                answers = way.answer(
+                    self.questions[start : start + size], None if way.explicit_reasoning else MAX_NEW_TOKENS
                 )
-                seconds[shortcuts].append(self.now() - started)
-            fast, plain = found.values()
-            steps.append(found[False].shape[1] - batch.input_ids.shape[1] - 1)
-            differ += size if fast.shape != plain.shape else int((fast != plain).any(1).sum())
-        # The first ones warm up, and have the prefix found.
-        fast, plain = (seconds[way][2:] for way in (True, False))
-        return {
-            "batch_size": size,
-            "ratio": statistics.median(a / b for a, b in zip(fast, plain, strict=True)),
-            "fast_s": statistics.median(fast),
-            "plain_s": statistics.median(plain),
-            "fast_samples_per_s": size / statistics.mean(fast),
-            "plain_samples_per_s": size / statistics.mean(plain),
-            "batches": len(fast),
-            "rows_with_other_answers": differ,
-            "steps": statistics.mean(steps),
-        }
+                taken = self.now() - started
+                if number >= 2:
+                    seconds[name].append(taken)
+                    texts[name] += [answer.text for answer in answers]
+                    tokens[name] += [answer.num_tokens for answer in answers]
+        return [
+            {
+                "batch_size": size,
+                "way": name,
+                "ratio": statistics.median(a / b for a, b in zip(taken, seconds["plain"], strict=False)),
+                "s": statistics.median(taken),
+                "samples_per_s": size / statistics.mean(taken),
+                "tokens": statistics.mean(tokens[name]),
+                "batches": len(taken),
+                "other_answers": sum(a != b for a, b in zip(texts[name], texts["plain"], strict=False)),
+            }
+            for name, taken in seconds.items()
+            if taken
+        ]
 
     @torch.no_grad()
     def phases(self, size: int, steps: float) -> dict:
@@ -143,29 +207,34 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", default=[], help="Trained ones to time, too: NAME=FOLDER.")
+    parser.add_argument("--slow", type=int, default=3, help="Batches that the slow ways answer; 0 leaves them out.")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.questions < 3 * max(options.batch_sizes):
         parser.error(f"--questions {options.questions} are no three batches of {max(options.batch_sizes)}")
     logging.set_verbosity_error()
-    bench, rows = Bench(options), []
+    bench, rows, phases = Bench(options), [], []
     for size in options.batch_sizes:
-        row = bench.compare(size)
-        row["phases"] = bench.phases(size, row["steps"])
-        rows.append(row)
-        print(
-            f"batch {size}: {row['ratio']:.2f} times the plain way's time ({row['fast_s']:.3f} s, {row['plain_s']:.3f} "
-            f"s), {row['fast_samples_per_s'] / row['plain_samples_per_s']:.2f} times its answers per second; "
-            f"{row['rows_with_other_answers']} other answers"
-        )
-        for name, phase in row["phases"].items():
-            floor = ""
-            if "floor_s" in phase:
-                floor = f", {phase['times_the_floor']:.1f} × its floor, {phase['share_of_the_gap']:.0%} of the gap"
-            print(f"    {name:8}{phase['s'] * 1000:8.1f} ms{floor}")
+        rows += (found := bench.compare(size))
+        print(f"batch {size}")
+        for row in found:
+            print(
+                f"    {row['way']:16}{row['ratio']:8.2f} × plain{row['s']:9.3f} s{row['samples_per_s']:9.2f} answers/s"
+                f"{row['tokens']:8.1f} tokens, {row['other_answers']} other answers"
+            )
+        steps = next(row["tokens"] for row in found if row["way"] == "plain") - 1
+        phases.append({"batch_size": size, **bench.phases(size, steps)})
+        for name, phase in phases[-1].items():
+            if name != "batch_size":
+                floor = ""
+                if "floor_s" in phase:
+                    floor = f", {phase['times_the_floor']:.1f} × its floor, {phase['share_of_the_gap']:.0%} of the gap"
+                print(f"    {name:16}{phase['s'] * 1000:8.1f} ms{floor}")
     record = {
         "run": {"command": " ".join(["python", "-m", "benchmarks.latency", *sys.argv[1:]])},
         "eval": rows,
+        "phases": phases,
         "meta": describe_machine(bench.model)
         | {"gigabytes_per_s": bench.bandwidth / 1e9, "gflop_per_s": bench.operations / 1e9}
         | {"data": options.data, "seed": options.seed, "peak_memory_mb": peak_memory(bench.device) / 2**20},

@@ -17,18 +17,12 @@ import torch
 from transformers import TorchAoConfig
 from transformers.utils import logging
 
+from benchmarks.latency import Plain
 from modeling_semcot import SemCoTForCausalLM
 from semcot.data import fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, weights_sha256
 from semcot.evaluation.methods import SemCoT
 from semcot.files import write_json
-
-
-class Plain(SemCoT):
-    """Without the shortcuts of `generate`."""
-
-    def generate(self, **inputs) -> torch.LongTensor:
-        return self.model.generate(**inputs, shortcuts=False)
 
 
 def variants() -> dict[str, dict]:

@@ -18,11 +18,19 @@ def figures_of(script: str, folder, *arguments) -> dict:
 
 
 def test_latency_compares_the_same_answers_and_says_what_is_above_the_floor(adapter):
-    rows = figures_of("latency", adapter, "--questions", 9, "--batch_sizes", 1, 3)["eval"]
-    assert [row["batch_size"] for row in rows] == [1, 3]
-    for row in rows:
-        assert row["rows_with_other_answers"] == 0 and 0 < row["ratio"] < 10 and row["steps"] > 0
-        shares = [phase.get("share_of_the_gap", 0) for phase in row["phases"].values()]
+    figures = figures_of("latency", adapter, "--questions", 12, "--batch_sizes", 1, 3, "--slow", 2)
+    for size in (1, 3):
+        rows = {row["way"]: row for row in figures["eval"] if row["batch_size"] == size}
+        assert rows.keys() == {"fast", "plain", "released_style", "direct", "cot"}
+        assert rows["plain"]["ratio"] == 1 and all(
+            0 < row["ratio"] < 100 and row["tokens"] > 0 for row in rows.values()
+        )
+        assert rows["fast"]["other_answers"] == rows["released_style"]["other_answers"] == 0
+        assert rows["cot"]["tokens"] > rows["direct"]["tokens"] and rows["direct"]["other_answers"] > 0
+        assert rows["fast"]["batches"] == 12 / size - 2 and rows["released_style"]["batches"] == 2
+    assert [phases.pop("batch_size") for phases in figures["phases"]] == [1, 3]
+    for phases in figures["phases"]:
+        shares = [phase.get("share_of_the_gap", 0) for phase in phases.values()]
         assert len(shares) == 5 and abs(sum(shares) - 1) < 1e-6
 
 
