@@ -14,8 +14,8 @@ How long an answer takes on one machine, by every way to it: ratios first, then 
 and those of `--methods`, such as `cot_condensed_finetuned=FOLDER`. All answer the same batches in turn, in one process;
 a ratio is the median over the batches of a way's time over that of `plain`. The slow ones, `released_style` and those
 that write a reasoning, answer the first `--slow` batches alone. The *floor* of a phase is what the machine must take
-for it: the operations of its matrix products at the rate of a large one, or its weights, read once, at the rate at which
-memory is read, whichever is longer. Without a set of problems at hand (`--data multiarith`), own stories are asked.
+for it: the operations of its matrix products at the rate of a large one, or its weights, read once, at the rate at
+which memory is read, whichever is longer. Without a set of problems at hand (`--data multiarith`), own stories are asked.
 """
 
 import argparse
