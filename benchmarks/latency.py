@@ -15,7 +15,8 @@ and those of `--methods`, such as `cot_condensed_finetuned=FOLDER`. All answer t
 a ratio is the median over the batches of a way's time over that of `plain`. The slow ones, `released_style` and those
 that write a reasoning, answer the first `--slow` batches alone. The *floor* of a phase is what the machine must take
 for it: the operations of its matrix products at the rate of a large one, or its weights, read once, at the rate at
-which memory is read, whichever is longer. Without a set of problems at hand (`--data multiarith`), own stories are asked.
+which memory is read, whichever is longer. Without a set of problems at hand (`--data multiarith`), own
+stories are asked.
 """
 
 import argparse
