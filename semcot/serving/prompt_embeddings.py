@@ -2,8 +2,7 @@
 Prompts for an engine that serves the base and takes prompt embeddings, such as vLLM.
 
 The generator thinks outside the engine, once for each question; what the engine gets is the base's own prompt with the
-thoughts in place, and from there on it serves an ordinary language model. `examples/` has vLLM in one process and as a
-server.
+thoughts in place, and from there on it serves an ordinary language model.
 """
 
 import base64
@@ -17,7 +16,6 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot.tokenization import render_prompt, tokenize_prompts
 
 
-@torch.no_grad()
 def prompt_embeds(
     model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]
 ) -> list[torch.FloatTensor]:
@@ -25,7 +23,14 @@ def prompt_embeds(
     Each question's prompt, with its thoughts in place, as embeddings of the base: `(its length, hidden size)`, in the
     base's dtype, on the CPU. The questions are thought about in one batch.
     """
-    prompts = [render_prompt(tokenizer, question) for question in questions]
+    return embed_prompts(model, tokenizer, [render_prompt(tokenizer, question) for question in questions])
+
+
+@torch.no_grad()
+def embed_prompts(
+    model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> list[torch.FloatTensor]:
+    """The same of whole prompts, up to and with the answer cue, as the tokenizer's chat template renders them."""
     batch = tokenize_prompts(tokenizer, prompts).to(model.device)
     embeds = model.embed_prompt(batch.input_ids, batch.attention_mask)
     return [row[mask.bool()].cpu() for row, mask in zip(embeds, batch.attention_mask, strict=True)]

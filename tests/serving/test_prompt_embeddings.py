@@ -5,15 +5,12 @@ import io
 import json
 import runpy
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import FAMILIES, ROOT, TEXTS, tiny_semcot
 
-from examples import vllm_client
 from semcot.evaluation import load_model
 from semcot.evaluation.methods import SemCoT
 from semcot.serving import encode_embeds, prompt_embeds
@@ -45,60 +42,6 @@ def test_embeddings_arrive_as_they_were():
     embeds = torch.randn(7, 32).bfloat16()
     sent = io.BytesIO(base64.b64decode(encode_embeds(embeds), validate=True))
     assert torch.equal(torch.load(sent, weights_only=True), embeds)
-
-
-def test_the_client_gets_from_a_server_of_the_base_what_the_whole_model_answers(tmp_path, monkeypatch, capsys):
-    model, tokenizer = tiny_semcot()
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
-    model.save_pretrained(tmp_path, checkpoint_kind="full")
-    tokenizer.save_pretrained(tmp_path)
-    method = SemCoT(model, tokenizer)
-
-    class Server(BaseHTTPRequestHandler):
-        """As much of vLLM's as the client asks for, with transformers behind it."""
-
-        def do_GET(self):
-            self.reply({"object": "list", "data": [{"id": "base", "object": "model", "created": 0, "owned_by": "me"}]})
-
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert (asked["model"], asked["prompt"], asked["temperature"]) == ("base", None, 0)
-            assert (asked["max_tokens"], asked["repetition_penalty"]) == (method.max_new_tokens, 1.0)
-            assert asked["stop_token_ids"] == method.end_ids and len(method.end_ids) == 2
-            choices = []
-            for i, prompt in enumerate(asked["prompt_embeds"]):
-                embeds = torch.load(io.BytesIO(base64.b64decode(prompt)), weights_only=True)
-                tokens = continued(model.language_model, embeds, eos_token_id=asked["stop_token_ids"])
-                text = tokenizer.decode(tokens, skip_special_tokens=True)
-                choices.append({"index": i, "text": text, "finish_reason": "stop", "logprobs": None})
-            self.reply(
-                {"id": "1", "object": "text_completion", "created": 0, "model": "base", "choices": choices[::-1]}
-            )
-
-        def reply(self, answer):
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        options = ["--model", str(tmp_path), "--base_url", url, *QUESTIONS]
-        monkeypatch.setattr(sys, "argv", ["vllm_client.py", *options])
-        vllm_client.main()
-    finally:
-        server.shutdown()
-        server.server_close()
-    answers = [output.text for output in method.answer(QUESTIONS)]
-    assert len(set(answers)) > 1
-    assert capsys.readouterr().out == "".join(f"{q}\n  ->{a}\n" for q, a in zip(QUESTIONS, answers, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
