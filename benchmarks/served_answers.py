@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=".", help="the checkpoint that is served")
     parser.add_argument("--base_url", default="http://localhost:8000/v1")
+    parser.add_argument("--api_key", default="none")
     parser.add_argument("--data", default="synthetic_arithmetic")
     parser.add_argument("--limit", type=int, default=64)
     parser.add_argument("--clients", type=int, default=16)
@@ -112,7 +113,7 @@ def main() -> None:
     expected, machine = expected_answers(options, questions)
 
     async def asked() -> list:
-        async with AsyncOpenAI(base_url=options.base_url, api_key="none", max_retries=0, timeout=600) as api:
+        async with AsyncOpenAI(base_url=options.base_url, api_key=options.api_key, max_retries=0, timeout=600) as api:
             return await compare(api, options, questions, expected)
 
     rows = asyncio.run(asked())
