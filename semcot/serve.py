@@ -1,69 +1,140 @@
 """
-`transformers serve` for SemCoT checkpoints: `python -m semcot.serve CHECKPOINT --port 8000`, with all of that command's
-options.
+`transformers serve` for SemCoT checkpoints: `python -m semcot.serve CHECKPOINT --port 8000`, with that command's
+options and those of `--help`.
 
-By itself the command takes only classes that transformers brings. With this one made known to it, chat, completions,
-responses and streaming go through the thoughts, and what cannot is answered with status 400 and a sentence. Needs
-`transformers[serving]`.
+By itself the command takes only classes that transformers brings, and answers one request after the other. With this
+one made known to it, chat, completions, responses and streaming go through the thoughts; requests that wait together
+are answered together (semcot/serving/batching.py); what cannot be answered is refused with a status and a sentence.
+Routes that load other models are left out. SIGTERM ends it when those who wait have their answers.
 """
 
+import argparse
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 
 import transformers
+import uvicorn
+from jinja2 import TemplateError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.cli.serving import server, utils
 from transformers.cli.transformers import app
 
 from configuration_semcot import SemCoTConfig
 from modeling_semcot import SemCoTForCausalLM
+from semcot.serving.batching import SEED, BatchingManager, Limits, QueueFullError, RefusedError
+from semcot.serving.gate import Gate, refusal
+
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics"]
+FIELDS = set(
+    "model messages prompt suffix input instructions stream max_tokens max_completion_tokens max_output_tokens "
+    "temperature top_p frequency_penalty logit_bias stop seed generation_config".split()
+)
+"""What a request may ask. Other fields would be passed by, or would reach the chat template."""
+NO_MATTER = {"user", "metadata", "store", "service_tier", "stream_options"}
+"""Fields that ask for nothing that would change an answer."""
+NOTHING = {"n": 1, "best_of": 1, "echo": False, "logprobs": False, "presence_penalty": 0, "parallel_tool_calls": True}
+"""Fields that ask for something that is not served, but for these values, which ask for nothing."""
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError, TemplateError)
 
 
-class RefusedError(ValueError):
-    """A request that cannot go through the thoughts."""
+def checked(handle: Callable) -> Callable:
+    """A handler of the command's that says of a request what is wrong with it, where that is not the server."""
 
-
-class GenerateManager(utils.GenerateManager):
-    """The command's own, which finds out only in `generate` what a model refuses: a 500, or an error in a stream."""
-
-    def generate_streaming(self, model, processor, inputs, gen_config, *args, **kwargs):
-        _check(model, inputs, gen_config)
-        return super().generate_streaming(model, processor, inputs, gen_config, *args, **kwargs)
-
-    async def generate_non_streaming(self, model, processor, inputs, gen_config, *args, **kwargs):
-        _check(model, inputs, gen_config)
-        return await super().generate_non_streaming(model, processor, inputs, gen_config, *args, **kwargs)
-
-
-def _check(model, inputs, generation_config) -> None:
-    if isinstance(model, SemCoTForCausalLM):
+    async def checked_handle(body: dict, request_id: str) -> Response:
+        body = {name: value for name, value in body.items() if value is not None and name not in NO_MATTER}
+        body = {name: value for name, value in body.items() if name not in NOTHING or value != NOTHING[name]}
+        if unserved := body.keys() - FIELDS:
+            raise RefusedError(f"{min(unserved)} is not served. A request may have: {', '.join(sorted(FIELDS))}.")
+        if not isinstance(seed := body.pop("seed", None), int | None):
+            raise RefusedError(f"seed must be an integer, not {seed!r}.")
+        SEED.set(seed)
         try:
-            model._check_settings(generation_config, {})
-            model._check_prompt(inputs["input_ids"] == model.config.thought_token_id, inputs["attention_mask"])
-        except ValueError as error:
-            raise RefusedError(str(error)) from error
+            return await handle(body, request_id)
+        except RefusedError:
+            raise
+        except MALFORMED as error:
+            raise RefusedError(f"The request is malformed: {type(error).__name__}: {error}") from error
+
+    return checked_handle
 
 
-def _build_server(*args, build=server.build_server, **kwargs):
-    """The command's own server, which says why it refuses a request as OpenAI's does."""
-    from fastapi.responses import JSONResponse  # by now the command has looked whether it is there
+def _build_server(manager, *handlers, options: argparse.Namespace, build=server.build_server, **named):
+    """The command's own server behind a gate, with metrics."""
+    if manager.force_model is None:
+        raise SystemExit("Name a checkpoint: python -m semcot.serve CHECKPOINT")
+    model, _ = manager.load_model_and_processor(manager.process_model_name(manager.force_model))
+    if not isinstance(model, SemCoTForCausalLM):
+        raise SystemExit(
+            f"{manager.force_model} is a {type(model).__name__}: `transformers serve` serves it, not this."
+        )
+    app = build(manager, *handlers, **named)
+    for handler in (*handlers, *named.values()):
+        if hasattr(handler, "handle_request"):
+            handler.handle_request = checked(handler.handle_request)
+    app.router.routes[:] = [route for route in app.router.routes if route.path in PATHS]
 
-    app = build(*args, **kwargs)
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(RefusedError)
-    async def refused(request, error):
-        return JSONResponse({"error": {"message": str(error), "type": "invalid_request_error"}}, status_code=400)
+    async def refused(request, error: RefusedError) -> Response:
+        return refusal(400, str(error))
 
-    return app
+    @app.exception_handler(QueueFullError)
+    async def full(request, error: QueueFullError) -> Response:
+        return refusal(503, str(error), {"Retry-After": "2"})
+
+    return Gate(app, PATHS, options.api_key, options.max_body, options.timeout)
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options of this command, and what is left for `transformers serve`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m semcot.serve CHECKPOINT",
+        description="The options of this command; then those of `transformers serve`, which it takes too.",
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    number = partial(parser.add_argument, type=int)
+    number("--max-batch", default=Limits.max_batch, help="requests that are answered at once")
+    number("--max-batch-tokens", default=Limits.max_batch_tokens, help="tokens of their prompts, with padding")
+    number("--max-queue", default=Limits.max_queue, help="requests that may wait; more get status 503")
+    number("--max-prompt-tokens", default=Limits.max_prompt_tokens, help="tokens of a prompt; else status 400")
+    number("--max-new-tokens", default=Limits.max_new_tokens, help="tokens of an answer, which is cut there")
+    number("--max-body", default=2**18, help="bytes of a request; else status 413")
+    parser.add_argument(
+        "--timeout", type=float, default=60, help="seconds for an answer, waiting included; else status 504"
+    )
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("SEMCOT_API_KEY"),
+        help="asked of clients, else status 401; better given in the environment, as SEMCOT_API_KEY",
+    )
+    options, rest = parser.parse_known_args(arguments)
+    if "--help" in rest:
+        parser.print_help()
+    return options, rest
 
 
 def main() -> None:
+    options, rest = _parse(sys.argv[1:])
+    limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     AutoConfig.register(SemCoTConfig.model_type, SemCoTConfig)
     for auto_class in (AutoModel, AutoModelForCausalLM):
         auto_class.register(SemCoTConfig, SemCoTForCausalLM)
     # Where the command looks for the class that a checkpoint's config names, and for what it builds.
     transformers.SemCoTForCausalLM = SemCoTForCausalLM
-    utils.GenerateManager, server.build_server = GenerateManager, _build_server
-    app(["serve", *sys.argv[1:]])
+    utils.GenerateManager = partial(BatchingManager, limits)
+    server.build_server = partial(_build_server, options=options)
+    uvicorn.Config = partial(uvicorn.Config, timeout_graceful_shutdown=options.timeout + 5)
+    app(["serve", *rest])
 
 
 if __name__ == "__main__":

@@ -159,16 +159,19 @@ def semcot():
     return tiny_semcot()
 
 
+def write_adapter(folder: Path) -> Path:
+    """Writes an adapter checkpoint with its base in `models/` beside it; returns its folder."""
+    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama", checkpoint_kind="adapter")
+    model.language_model.save_pretrained(folder / "models" / "tiny-llama")
+    tokenizer.save_pretrained(folder / "models" / "tiny-llama")
+    model.save_pretrained(folder / "checkpoint")
+    tokenizer.save_pretrained(folder / "checkpoint")
+    return folder / "checkpoint"
+
+
 @pytest.fixture
 def adapter(tmp_path):
-    """An adapter checkpoint with its base in `models/` beside it; returns its folder."""
-    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama", checkpoint_kind="adapter")
-    model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
-    tokenizer.save_pretrained(tmp_path / "models" / "tiny-llama")
-    folder = tmp_path / "checkpoint"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_adapter(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
@@ -39,3 +40,13 @@ def test_precision_tells_what_each_kind_of_weights_takes(adapter):
     assert [row["n"] for row in rows] == [4] * 6 and all(row["ratio"] > 0 for row in rows)
     sizes = {row["name"]: row["weights_mb"] for row in rows}
     assert sizes["bfloat16"] == sizes["float32"] / 2 and sizes["float32, base int8"] < sizes["float32"]
+
+
+@pytest.mark.slow
+def test_serving_asks_real_servers_and_loses_nothing(adapter):
+    pytest.importorskip("prometheus_client")
+    rows = figures_of("serving", adapter, "--clients", 3, "--seconds", 1, "--max_batch", 1, 2)["eval"]
+    assert [row["max_batch"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["asked"] == row["answers"] >= 3 and row["different_answers"] > 1
+        assert row["wrong"] == 0 and not row["failures"] and row["processor_s_per_answer"] > 0
