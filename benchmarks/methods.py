@@ -6,9 +6,9 @@ page of it: `docs/methods.md` and `docs/methods.html`, and one JSON file a metho
 
 A schedule, and a curriculum, must know its number of steps beforehand. So each stage of a method is first run in
 miniature, for a few steps, which pass through its whole curriculum; the speed of these tells how many steps the minutes
-have. The minutes that they then really took are in the table: on a CPU those of the process, which others on the
-machine do not lengthen as they do a clock's. What is done is not done again: the same command goes on with the next
-method, and the page is made anew after each.
+have. The minutes that they then really took are in the table. On a CPU all times are those of the process itself, which
+others on the machine do not lengthen as they do a clock's. What is done is not done again: the same command goes on
+with the next method, and the page is made anew after each.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import yaml
 from datasets import concatenate_datasets
@@ -34,9 +35,10 @@ from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
 from semcot.data import load_problems
-from semcot.evaluation import EvalOptions
+from semcot.evaluation import EvalOptions, load_model
 from semcot.evaluation.comparison import SEMCOT, write_comparison
 from semcot.evaluation.evaluate import FREE, evaluate
+from semcot.evaluation.methods import open_method
 from semcot.files import write_json, write_text
 from semcot.training import MethodOptions, parse_options, train, train_method
 from semcot.training.options import STRICT, Positive
@@ -111,11 +113,15 @@ def compare(
                 model, method = own["model"], own["method"].replace(PROBLEMS, str(file))
             else:
                 continue
-            told = comparison.evaluation | (comparison.methods | comparison.untrained)[name].get("evaluation", {})
-            for title, data in comparison.data.items():
-                answers = folder / "answers" / data.replace("/", "-")
-                options = EvalOptions(model=str(model), data=data, methods=[method], output_dir=str(answers), **told)
-                rows.append({"title": title, "train_seed": seed, **evaluated(options)})
+            own = comparison.evaluation | (comparison.methods | comparison.untrained)[name].get("evaluation", {})
+            told = {**own, "model": str(model), "methods": [method], "latency_samples": 0}
+            asked = {
+                title: EvalOptions(data=data, output_dir=str(folder / "answers" / data.replace("/", "-")), **told)
+                for title, data in comparison.data.items()
+            }
+            rows += [{"title": title, "train_seed": seed, **evaluated(options)} for title, options in asked.items()]
+            for title, latencies in timed(asked, own["latency_samples"], folder / "latencies.json").items():
+                next(row for row in rows if (row["title"], row["train_seed"]) == (title, seed)).update(latencies)
             release_memory()
         write_json(results / f"{name}.json", describe(comparison, name, trained, rows))
         make_page(comparison, results, docs)
@@ -208,16 +214,18 @@ class Clock(TrainerCallback):
         self.moments: list[list[float]] = []
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.moments.append([self.now()])
+        self.moments.append([now()])
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.moments[-1].append(self.now())
+        self.moments[-1].append(now())
 
-    def now(self) -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            return time.perf_counter()
-        return time.process_time() / torch.get_num_threads()
+
+def now() -> float:
+    """Seconds: on a GPU of the clock, once all is done; on a CPU of the process, a mean over its threads."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
 
 
 @contextmanager
@@ -271,9 +279,31 @@ def evaluated(options: EvalOptions) -> dict[str, Any]:
     (row,) = record["eval"]
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     right = "".join(str(int(json.loads(line)["correct"])) for line in lines)
-    unused = ("mcnemar", "speedup_vs_cot", "batch_sweep", "accuracy_per_s")
+    unused = ("mcnemar", "speedup_vs_cot", "batch_sweep", "accuracy_per_s", "samples_per_s")
     row = {name: value for name, value in row.items() if name not in unused}
     return row | {"right": right, "command": record["run"]["command"], "meta": record["meta"]}
+
+
+def timed(asked: dict[str, EvalOptions], num_questions: int, file: Path) -> dict[str, dict[str, float]]:
+    """
+    The latencies of a method on each data set, unless the file has them: from a question to its answer at batch size 1,
+    after a warm-up, of so many first questions, by [`now`].
+    """
+    if file.exists():
+        return json.loads(file.read_text())
+    first, found = next(iter(asked.values())), {}
+    model, tokenizer = load_model(first.model, first.device, first.dtype, first.base_model)
+    method = open_method(first.methods[0], model, tokenizer, first.base_model)
+    for title, options in asked.items():
+        problems = load_problems(options.data, options.split, num_samples=options.limit, seed=options.seeds[0])
+        limit = options.cot_max_new_tokens if method.explicit_reasoning else options.max_new_tokens
+        questions = problems["question"][:num_questions]
+        method.answer(questions[:1], 4)
+        moments = [now(), *((method.answer([question], limit), now())[1] for question in questions)]
+        p50, p95 = np.percentile(np.diff(moments), [50, 95]).tolist()
+        found[title] = {"latency_p50_s": p50, "latency_p95_s": p95, "latency_n": len(questions)}
+    write_json(file, found)
+    return found
 
 
 def describe(comparison: Comparison, name: str, trained: list[dict], rows: list[dict]) -> dict[str, Any]:

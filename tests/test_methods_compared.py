@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from benchmarks import methods as benchmark
-from benchmarks.methods import Clock, Comparison, compare, steps_within, with_steps
+from benchmarks.methods import Comparison, compare, steps_within, with_steps
 from semcot.evaluation.comparison import write_comparison
 
 TRAINED = ["generator", "projection", "thought_embedding"]
@@ -65,7 +65,7 @@ def test_the_steps_are_those_of_each_stage(comparison):
 def test_what_is_done_is_not_done_again(comparison, places, monkeypatch):
     """Trained for what the trial's speed gives, asked all questions; the page is there after the first method."""
     seconds = iter(range(10**6))
-    monkeypatch.setattr(Clock, "now", lambda self: next(seconds) / 100)  # 0.01 s a step: 12 steps in 0.002 minutes
+    monkeypatch.setattr(benchmark, "now", lambda: next(seconds) / 100)  # 0.01 s a step: 12 steps in 0.002 minutes
     runs, results, docs = places
     monkeypatch.setattr(benchmark, "MODEL", comparison.untrained["direct"]["model"])
     compare(comparison, *places, ["direct", "semcot"])
@@ -75,6 +75,7 @@ def test_what_is_done_is_not_done_again(comparison, places, monkeypatch):
     told = yaml.safe_load((runs / "semcot" / "seed-0.yaml").read_text())
     assert [stage["max_steps"] for stage in told["stages"]] == [8, 4], "7 and 3 of 10, of 12 steps"
     assert trained["problems"] == (8 + 4) * 2 and trained["minutes"] == pytest.approx(0.002)
+    assert all(row["latency_p50_s"] == pytest.approx(0.01) and row["latency_n"] == 1 for row in record["eval"])
     assert [(row["title"], row["n"], len(row["right"])) for row in record["eval"]] == [
         ("Stories", 3, 3),
         ("Coin flips", 3, 3),
@@ -113,7 +114,6 @@ def record(name, right, seconds, trained=True, questions="x"):
             "latency_p50_s": seconds,
             "latency_p95_s": seconds,
             "latency_n": 2,
-            "samples_per_s": 1.0,
             "new_tokens_mean": 3.0,
             "unparsed_rate": 0.0,
             "cut_off_rate": 0.0,

@@ -31,9 +31,10 @@ TERMS = {
     "semcot_published": "the checkpoint of this repository, trained for far longer: no rival had that",
     "strict": NOTES["strict"],
     "mean": "of the accuracies on the data sets, each counted once",
-    "p50": NOTES["p50, p95"].format(latency_n="the first") + ". In the first tables the mean of the data sets'",
+    "p50, p95": "seconds from question to answer at batch size 1; in the first tables the mean of the data sets'. On a "
+    "CPU the process's own time on it, as if it had the processor for itself",
     "tokens": NOTES["new tokens"],
-    "minutes": "that the steps of training took, on a CPU of the process's own time on it, as in a time of its own",
+    "minutes": "that the steps of training took, in the same sense",
     "problems": "read in these minutes, those of all stages together; all read one list from its beginning",
 }
 
@@ -180,9 +181,10 @@ def in_short(methods: Sequence[Compared], titles: Sequence[str]) -> str:
         for method in trained
     }
     nothing = [name for name, better in learnt.items() if not better]
+    read = f"{min(problems):,}" + (f" to {max(problems):,}" if max(problems) > min(problems) else "")
     second = (
-        f"The budget of {_minutes(trained)} is small, {min(problems):,} to {max(problems):,} problems: it says who "
-        "learns fastest, not who is best in the end."
+        f"The budget of {_minutes(trained)} is small, {read} problems: it says who learns fastest, not who is best in "
+        "the end."
     )
     if base and nothing:
         second += f" Not better than the untrained base on any of the sets: {', '.join(nothing)}."
@@ -240,7 +242,6 @@ def details(semcot: Row | None) -> Columns:
         "against semcot": lambda row: against(row, semcot)[1],
         "p50 s": lambda row: f"{row['latency_p50_s']:.2f}",
         "p95 s": lambda row: f"{row['latency_p95_s']:.2f}",
-        "samples/s": lambda row: f"{row['samples_per_s']:.2f}",
         "tokens": lambda row: f"{row['new_tokens_mean']:.1f}",
         "unparsed": lambda row: f"{row['unparsed_rate']:.1%}",
         "cut off": lambda row: f"{row['cut_off_rate']:.1%}",
