@@ -199,10 +199,11 @@ def in_short(methods: Sequence[Compared], titles: Sequence[str]) -> str:
 
 
 def _told(best: Sequence[Compared]) -> str:
-    told = [
-        f"{method.name} ({method.mean('accuracy'):.0%}) if you have {method.mean('latency_p50_s'):.2g} s"
-        for method in best
-    ]
+    told = []
+    for method in best:
+        elsewhere = f", trained on {method.trained} problems" if method.trained else ""
+        share, seconds = method.mean("accuracy"), method.mean("latency_p50_s")
+        told.append(f"{method.name} ({share:.0%}{elsewhere}) if you have {seconds:.2g} s")
     return ", ".join(told)
 
 
