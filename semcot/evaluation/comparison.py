@@ -68,7 +68,7 @@ def write_comparison(folder: Path, records: Sequence[Row], missing: Sequence[str
         parts.append(Section(title, text, own, details(semcot and semcot.row_of.get(title))))
     parts.append(Section("Terms", notes=TERMS))
     shown = write_plots(folder / PLOTS, plots)
-    described = f"{describe(records)} {note}".strip()
+    described = f"{note} {describe(records)}".strip()
     write_text(folder / "methods.html", render(TITLE, described, COMMANDS, parts, shown))
     texts = [
         f"# {TITLE}",
