@@ -5,6 +5,7 @@ The engine gets these fields alone. Others would be read by an engine that sees 
 tokens (penalties, prompt log-probabilities, suffixes), or would go round the thoughts.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -62,7 +63,7 @@ class StreamOptions(Fields):
     include_usage: bool = False
 
 
-class Request(Fields):
+class Request(Fields, ABC):
     """What both endpoints take. Greedy, unless a temperature is given."""
 
     model: str | None = None
@@ -78,9 +79,9 @@ class Request(Fields):
     top_p: float = Field(1.0, gt=0, le=1)
     user: str | None = None
 
+    @abstractmethod
     def chats(self) -> list[list[dict[str, str]]]:
         """The chats to answer, as of `apply_chat_template`."""
-        raise NotImplementedError
 
     def for_engine(self, embeds: list[str]) -> dict[str, Any]:
         """The request that the engine gets, with the prompt of each chat as `encode_embeds` writes it."""
