@@ -141,6 +141,9 @@ def _dependencies(model: PreTrainedModel, *stacks: PreTrainedModel) -> tuple[lis
     tables, modules, bits = [reader.get_input_embeddings() for reader in readers], [], []
     for stack in stacks:
         modules.append(_settings(stack.config))
+        if getattr(engine := vars(stack).get("forward"), "has_own_weights", False):
+            modules.append(engine)  # whose states nothing else changes
+            continue
         for module in stack.modules():
             kind = type(module)
             if _is_hooked(module) or not kind.__module__.startswith(KNOWN_CODE):
@@ -153,7 +156,7 @@ def _dependencies(model: PreTrainedModel, *stacks: PreTrainedModel) -> tuple[lis
                 if any(type(part) not in (nn.Parameter, torch.Tensor) or part.device.type != "cpu" for part in parts):
                     return None
                 bits += [_bits(part.detach()) for part in parts if part.numel()]
-    return modules, torch.cat(bits)
+    return modules, torch.cat([torch.zeros(0, dtype=torch.int64), *bits])
 
 
 def _parts(weight: torch.Tensor | None, settings: list) -> list[torch.Tensor]:

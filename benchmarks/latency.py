@@ -10,6 +10,7 @@ How long an answer takes on one machine, by every way to it: ratios first, then 
 | released_style | as research code does it: no cache, prompt and answer read anew for each token |
 | direct | the base answers without thoughts |
 | cot | the base writes its reasoning, up to 256 tokens |
+| openvino, openvino_bfloat16 | with `--openvino`: `generate` as it is, run by OpenVINO, in each dtype |
 
 and those of `--methods`, such as `cot_condensed_finetuned=FOLDER`. All answer the same batches in turn, in one process;
 a ratio is the median over the batches of a way's time over that of `plain`. The slow ones, `released_style` and those
@@ -91,6 +92,11 @@ class Bench:
         for name in options.methods:
             method = open_method(name, self.model, self.tokenizer)
             self.ways[method.name] = method
+        if options.openvino:
+            from semcot.serving.openvino import with_openvino
+
+            for name, dtype in (("openvino", "float32"), ("openvino_bfloat16", "bfloat16")):
+                self.ways[name] = SemCoT(with_openvino(load_model(options.model, "cpu", dtype)[0]), self.tokenizer)
         self.slow = options.slow
         self.bandwidth, self.operations = self.rates()
 
@@ -209,6 +215,7 @@ def main() -> None:
     parser.add_argument("--dtype")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="*", default=[], help="Trained ones to time, too: NAME=FOLDER.")
+    parser.add_argument("--openvino", action="store_true", help="Time OpenVINO, too.")
     parser.add_argument("--slow", type=int, default=3, help="Batches that the slow ways answer; 0 leaves them out.")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

@@ -2,9 +2,10 @@
 What a checkpoint's dtype and its base's quantisation are worth on one machine: seconds of an answer at batch size 1,
 in alternation with float32 without shortcuts and divided by its, strict accuracy, and bytes of the weights.
 
-    SEMCOT_DATA_DIR=data python -m benchmarks.precision --data multiarith [--output results/precision.json]
+    SEMCOT_DATA_DIR=data python -m benchmarks.precision --data multiarith [--only OpenVINO] [--output FILE]
 
 `int8` is torchao's: of the base's matrices alone, weights by rows; *dynamic* rounds what they are multiplied by too.
+OpenVINO has copies of its own beside the weights that are counted.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from semcot.data import fingerprint, load_problems
 from semcot.evaluation import describe_machine, evaluate_method, load_model, weights_sha256
 from semcot.evaluation.methods import SemCoT
 from semcot.files import write_json
+from semcot.serving.openvino import with_openvino
+
+OPENVINO = "OpenVINO"
 
 
 def variants() -> dict[str, dict]:
@@ -34,7 +38,7 @@ def variants() -> dict[str, dict]:
     for name, dtype in dtypes.items():
         for kind, config in (("", Int8WeightOnlyConfig), (" dynamic", Int8DynamicActivationInt8WeightConfig)):
             found[f"{name}, base int8{kind}"] = {"dtype": dtype, "quantization_config": TorchAoConfig(config())}
-    return found
+    return found | {f"{name}, {OPENVINO}": {"dtype": dtype} for name, dtype in dtypes.items()}
 
 
 def weight_bytes(module: torch.nn.Module) -> int:
@@ -57,6 +61,7 @@ def main() -> None:
     parser.add_argument("--data", default="synthetic_arithmetic", help="its eval split")
     parser.add_argument("--limit", type=int, default=180, help="problems to answer, in batches of 16")
     parser.add_argument("--latency_samples", type=int, default=20)
+    parser.add_argument("--only", default="", help="what the names of the variants must hold")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -66,7 +71,11 @@ def main() -> None:
     questions = [problem["question"] for problem in problems][: options.latency_samples]
     rows = []
     for name, loading in variants().items():
+        if options.only not in name:
+            continue
         model = SemCoTForCausalLM.from_pretrained(options.model, **loading).eval()
+        if name.endswith(OPENVINO):
+            model = with_openvino(model)
         methods = Plain(plain, tokenizer), Plain(model, tokenizer), SemCoT(model, tokenizer)
         seconds = [[], [], []]
         for question in questions:

@@ -72,6 +72,10 @@ def _build_server(manager, *handlers, options: argparse.Namespace, build=server.
         raise SystemExit(
             f"{manager.force_model} is a {type(model).__name__}: `transformers serve` serves it, not this."
         )
+    if options.openvino:
+        from semcot.serving.openvino import with_openvino
+
+        with_openvino(model)
     app = build(manager, *handlers, **named)
     for handler in (*handlers, *named.values()):
         if hasattr(handler, "handle_request"):
@@ -112,6 +116,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--timeout", type=float, default=60, help="seconds for an answer, waiting included; else status 504"
     )
+    parser.add_argument("--openvino", action="store_true", help="run the model by OpenVINO, on a CPU, in its dtype")
     parser.add_argument(
         "--api-key",
         default=os.environ.get("SEMCOT_API_KEY"),

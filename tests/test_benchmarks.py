@@ -19,14 +19,15 @@ def figures_of(script: str, folder, *arguments) -> dict:
 
 
 def test_latency_compares_the_same_answers_and_says_what_is_above_the_floor(adapter):
-    figures = figures_of("latency", adapter, "--questions", 12, "--batch_sizes", 1, 3, "--slow", 2)
+    figures = figures_of("latency", adapter, "--questions", 12, "--batch_sizes", 1, 3, "--slow", 2, "--openvino")
     for size in (1, 3):
         rows = {row["way"]: row for row in figures["eval"] if row["batch_size"] == size}
-        assert rows.keys() == {"fast", "plain", "released_style", "direct", "cot"}
+        assert rows.keys() == {"fast", "plain", "released_style", "direct", "cot", "openvino", "openvino_bfloat16"}
         assert rows["plain"]["ratio"] == 1 and all(
             0 < row["ratio"] < 100 and row["tokens"] > 0 for row in rows.values()
         )
         assert rows["fast"]["other_answers"] == rows["released_style"]["other_answers"] == 0
+        assert rows["openvino"]["other_answers"] == 0
         assert rows["cot"]["tokens"] > rows["direct"]["tokens"] and rows["direct"]["other_answers"] > 0
         assert rows["fast"]["batches"] == 12 / size - 2 and rows["released_style"]["batches"] == 2
     assert [phases.pop("batch_size") for phases in figures["phases"]] == [1, 3]
@@ -37,7 +38,7 @@ def test_latency_compares_the_same_answers_and_says_what_is_above_the_floor(adap
 
 def test_precision_tells_what_each_kind_of_weights_takes(adapter):
     rows = figures_of("precision", adapter, "--limit", 4, "--latency_samples", 4)["eval"]
-    assert [row["n"] for row in rows] == [4] * 6 and all(row["ratio"] > 0 for row in rows)
+    assert [row["n"] for row in rows] == [4] * 8 and all(row["ratio"] > 0 for row in rows)
     sizes = {row["name"]: row["weights_mb"] for row in rows}
     assert sizes["bfloat16"] == sizes["float32"] / 2 and sizes["float32, base int8"] < sizes["float32"]
 

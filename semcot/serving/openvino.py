@@ -1,0 +1,199 @@
+"""
+OpenVINO as the engine of generator and base, for CPUs. `model.generate`, and all that goes through it, stays as it is:
+
+    model = with_openvino(SemCoTForCausalLM.from_pretrained(PATH, dtype=torch.bfloat16))
+    model.generate(...)
+
+What it is worth is in docs/serving.md. The layers' own weights stay in memory beside OpenVINO's copies, and what is
+saved is what was loaded.
+"""
+
+import copy
+from collections.abc import Callable
+from threading import Lock
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from modeling_semcot import CACHE, SemCoTForCausalLM
+
+try:
+    import openvino
+except ImportError as error:
+    raise ImportError("The OpenVINO engine needs: pip install 'semcot[openvino]'") from error
+
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""What is multiplied, by a model's dtype. bfloat16 is the faster where the CPU has AVX-512 BF16 or AMX."""
+
+
+def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCoTForCausalLM:
+    """
+    The same model, frozen, whose generator, base and head are run by OpenVINO; embeddings and refiner stay with torch.
+
+    Args:
+        model: on a CPU. Its weights are copied: what changes in them later changes nothing.
+        threads: that a pass takes; as many as torch's by default.
+
+    Raises:
+        ValueError: the model is elsewhere, in another dtype than float32 or bfloat16, or quantised, or its layers have
+            no rotary embeddings or do not keep all keys and values.
+    """
+    stacks = {"generator": model.generator, "base": model.language_model.base_model}
+    for name, stack in stacks.items():
+        if stack.device.type != "cpu" or {weight.dtype for weight in stack.parameters()} - {stack.dtype, *PRECISIONS}:
+            raise ValueError(f"OpenVINO takes models on a CPU in one dtype; the {name} is on {stack.device}.")
+        if stack.dtype not in PRECISIONS or getattr(stack.config, "quantization_config", None) is not None:
+            raise ValueError(f"OpenVINO takes float32 or bfloat16, unquantised; the {name} is in {stack.dtype}.")
+        if not getattr(stack.config, "rope_parameters", None) or not _keeps_all(DynamicCache(config=stack.config)):
+            raise ValueError(
+                f"OpenVINO runs layers with rotary embeddings that keep all keys and values; the {name}'s, a "
+                f"{type(stack).__name__}'s, are none."
+            )
+    threads = threads or torch.get_num_threads()
+    model.requires_grad_(False).eval()
+    for stack in stacks.values():
+        vars(stack).pop("forward", None)  # an earlier engine's
+        stack.forward = OpenVINOStack(stack, threads)
+    head = model.get_output_embeddings()
+    vars(head).pop("forward", None)
+    if type(head) is nn.Linear:
+        head.forward = OpenVINOHead(head, threads)
+    return model
+
+
+class OpenVINOStack:
+    """
+    The forward of a decoder stack without gradients: hidden states of embeddings, behind what a cache holds.
+
+    Args:
+        stack: the layers; its config, and its look-up of token ids, stay in use.
+        threads: that a pass takes.
+    """
+
+    has_own_weights = True  # by which prefix_semcot.py knows that its states follow from the embeddings alone
+
+    def __init__(self, stack: PreTrainedModel, threads: int) -> None:
+        self.stack = stack
+        self.run = _compiled(_Flat, stack, _example(stack, rows=2, past=3, length=5), threads)
+
+    def __call__(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        cache: Cache | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """As of the stack; what else it might return is refused."""
+        if asked := sorted(name for name, value in kwargs.items() if name.startswith("output_") and value):
+            raise ValueError(f"OpenVINO returns the last hidden states alone: leave {asked[0]} out.")
+        embeds = self.stack.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        cache = past_key_values if cache is None else cache
+        if cache is None and use_cache is not False:
+            cache = DynamicCache(config=self.stack.config)
+        if cache is not None and not _keeps_all(cache):
+            raise ValueError(f"OpenVINO goes on from a DynamicCache: leave the {type(cache).__name__} out.")
+        rows, length = embeds.shape[:2]
+        held = _states(self.stack, cache, rows)
+        past = held[0].shape[2]
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length)
+        mask = _additive_mask(attention_mask, rows, past, length)
+        inputs = [embeds.float(), mask, position_ids.expand(rows, length), *held]
+        states, *new = self.run(*inputs)
+        if cache is not None:
+            for layer in range(len(new) // 2):
+                cache.update(new[2 * layer], new[2 * layer + 1], layer)
+        return BaseModelOutputWithPast(
+            last_hidden_state=states.to(embeds.dtype), **{CACHE: cache if use_cache is not False else None}
+        )
+
+
+class OpenVINOHead:
+    """The forward of an output table: logits of states."""
+
+    def __init__(self, head: nn.Linear, threads: int) -> None:
+        self.run = _compiled(nn.Sequential, head, (torch.zeros(2, 3, head.in_features),), threads)
+
+    def __call__(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        return self.run(states.float())[0].to(states.dtype)
+
+
+def _compiled(
+    wrap: Callable[[nn.Module], nn.Module], module: nn.Module, example: tuple[torch.Tensor, ...], threads: int
+) -> Callable[..., list[torch.Tensor]]:
+    """The wrapped module as a function, calculated in the module's dtype, from float32 to float32."""
+    dtype = next(module.parameters()).dtype
+    traced = wrap(module if dtype == torch.float32 else copy.deepcopy(module).float())
+    with torch.no_grad():
+        graph = openvino.convert_model(traced, example_input=example)
+    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": threads}
+    request = openvino.compile_model(graph, "CPU", settings | {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    lock = Lock()
+
+    def run(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        with lock:
+            outputs = request.infer([part.numpy(force=True) for part in inputs], share_inputs=True)
+        return [torch.from_numpy(output) for output in outputs.values()]
+
+    return run
+
+
+class _Flat(nn.Module):
+    """A stack as a function of tensors alone: embeddings, mask, positions, keys and values; and those of new tokens."""
+
+    def __init__(self, stack: PreTrainedModel) -> None:
+        super().__init__()
+        self.stack = stack.eval()
+
+    def forward(self, embeds, mask, position_ids, *states):
+        cache = DynamicCache(config=self.stack.config)
+        for layer, keys, values in zip(cache.layers, states[::2], states[1::2], strict=True):
+            layer.keys, layer.values, layer.is_initialized = keys, values, True
+            layer.dtype, layer.device = keys.dtype, keys.device
+        known = {"attention_mask": mask, "position_ids": position_ids, CACHE: cache}
+        outputs = self.stack(inputs_embeds=embeds, use_cache=True, **known)
+        past = states[0].shape[2]
+        new = [part[:, :, past:] for layer in cache.layers for part in (layer.keys, layer.values)]
+        return outputs.last_hidden_state, *new
+
+
+def _keeps_all(cache: Cache) -> bool:
+    """Whether a cache keeps keys and values of each token, as they come."""
+    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _example(stack: PreTrainedModel, rows: int, past: int, length: int) -> tuple[torch.Tensor, ...]:
+    width = stack.config.hidden_size
+    states = [part.new_zeros(rows, part.shape[1], past, part.shape[3]) for part in _states(stack, None, rows)]
+    positions = torch.arange(past, past + length).expand(rows, length)
+    return torch.zeros(rows, length, width), _additive_mask(None, rows, past, length), positions, *states
+
+
+def _states(stack: PreTrainedModel, cache: Cache | None, rows: int) -> list[torch.Tensor]:
+    """Keys and values in turn, `(rows, heads, past, head size)`, of what a cache holds."""
+    config = stack.config
+    if cache is None or not cache.get_seq_length():
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return [torch.zeros(rows, heads, 0, size)] * (2 * config.num_hidden_layers)
+    return [part for layer in cache.layers for part in (layer.keys, layer.values)]
+
+
+def _additive_mask(attention_mask: torch.Tensor | None, rows: int, past: int, length: int) -> torch.FloatTensor:
+    """`(rows, 1, length, past + length)`: 0 where a token may look, the lowest number elsewhere."""
+    lowest = torch.finfo(torch.float32).min
+    if attention_mask is not None and attention_mask.ndim == 4:
+        is_additive = attention_mask.dtype != torch.bool
+        return attention_mask.float() if is_additive else torch.where(attention_mask, 0.0, lowest)
+    columns = torch.arange(past + length)
+    seen = columns <= columns[past:, None]
+    if attention_mask is not None:
+        seen = seen & (attention_mask[:, None, None, :] != 0)
+    return torch.where(seen, 0.0, lowest).expand(rows, 1, length, past + length)

@@ -1,0 +1,93 @@
+"""OpenVINO as the engine: the same answers by every way through `generate`, and what it cannot run is refused."""
+
+import pytest
+import torch
+from conftest import prompts, tiny_semcot
+
+from modeling_semcot import CACHE, SemCoTForCausalLM
+
+pytest.importorskip("openvino")
+from semcot.serving.openvino import with_openvino  # noqa: E402
+
+OPTIONS = [{}, {"shortcuts": False}, {"num_beams": 3}, {"use_cache": False}]
+QUESTIONS = [f"Paige had 11 songs on her player. Then {number} more." for number in (3, 12, 345, 6, 78, 9012)]
+
+
+def answers(model, tokenizer, **options) -> list[list[int]]:
+    """To one question, another, and six that are padded."""
+    parts = (QUESTIONS[:1], QUESTIONS[1:2], QUESTIONS[:6])
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None} | options
+    return [model.generate(**prompts(tokenizer, part), **options).tolist() for part in parts]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "granite"])
+def test_the_answers_are_those_of_torch(family):
+    model, tokenizer = tiny_semcot(family, generator=2 if family != "llama" else None, refiner_layers=1)
+    expected = [answers(model, tokenizer, **options) for options in OPTIONS]
+    batch = prompts(tokenizer, QUESTIONS[:3])
+    with torch.no_grad():
+        states = model(**batch)
+    assert with_openvino(model, threads=1) is model
+    assert [answers(model, tokenizer, **options) for options in OPTIONS] == expected
+    with torch.no_grad():
+        found = model(**batch)
+    torch.testing.assert_close(found.thoughts, states.thoughts, atol=1e-4, rtol=1e-4)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found.logits[real], states.logits[real], atol=1e-3, rtol=1e-3)
+    keys, others = (each[CACHE].layers[1].keys.transpose(1, 2)[real] for each in (found, states))
+    torch.testing.assert_close(keys, others, atol=1e-4, rtol=1e-4)
+
+
+def test_torch_runs_no_layer_any_more_and_the_prefix_is_read_once(monkeypatch):
+    model, tokenizer = tiny_semcot()
+    expected = answers(model, tokenizer)
+    with_openvino(model, threads=1)
+    for stack in (model.generator, model.language_model.model):
+        for layer in stack.layers:
+            monkeypatch.setattr(layer, "forward", None)
+    assert answers(model, tokenizer) == expected
+    assert model._prefix.base
+    lengths, run = [], model.language_model.model.forward.run
+    monkeypatch.setattr(
+        model.language_model.model.forward, "run", lambda x, *rest: (lengths.append(x.shape[1]), run(x, *rest))[1]
+    )
+    batch = prompts(tokenizer, QUESTIONS[:1])
+    model.generate(**batch, max_new_tokens=1)
+    assert lengths[0] <= batch.input_ids.shape[1] - len(model._prefix.ids) + 8  # and a draft
+    lengths.clear()
+    model.generate(**batch, max_new_tokens=1, shortcuts=False)
+    assert lengths == [batch.input_ids.shape[1]]
+
+
+def test_bfloat16_is_near(tmp_path):
+    model, tokenizer = tiny_semcot()
+    batch = prompts(tokenizer, QUESTIONS[:3])
+    with torch.no_grad():
+        expected = model(**batch).thoughts
+        found = with_openvino(model.to(torch.bfloat16), threads=1)(**batch)
+    assert found.thoughts.dtype == found.logits.dtype == torch.bfloat16
+    assert torch.cosine_similarity(found.thoughts.float(), expected, dim=-1).min() > 0.99
+
+
+def test_it_is_saved_as_it_was_loaded(tmp_path):
+    model, _ = tiny_semcot()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with_openvino(model, threads=1).save_pretrained(tmp_path, checkpoint_kind="full")
+    loaded = SemCoTForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert loaded.keys() == before.keys()
+    assert all(torch.equal(loaded[name], weight) for name, weight in before.items())
+
+
+def test_what_it_cannot_run_is_refused():
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        with_openvino(tiny_semcot()[0].to(torch.float16))
+    for family in ("gemma2", "gpt2", "mpt"):
+        with pytest.raises(ValueError, match="keep all keys and values"):
+            with_openvino(tiny_semcot(family)[0])
+    model, tokenizer = tiny_semcot()
+    with_openvino(model, threads=1)
+    with pytest.raises(ValueError, match="output_hidden_states"):
+        model(**prompts(tokenizer, QUESTIONS), output_hidden_states=True)
+    with pytest.raises(ValueError, match="leave the StaticCache out"):
+        answers(model, tokenizer, cache_implementation="static")
+    assert not any(weight.requires_grad for weight in model.parameters())
