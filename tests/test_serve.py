@@ -124,6 +124,14 @@ def test_the_server_answers_as_generate_does(server, checkpoint, answers):
     assert len(found) > 1
 
 
+def test_openvino_answers_as_generate_does(checkpoint, answers):
+    with serving(checkpoint, "--openvino") as (address, _):
+        client = OpenAI(base_url=address, api_key="none")
+        for question in QUESTIONS[:3]:
+            asked = chat(checkpoint, question, max_tokens=8)
+            assert client.chat.completions.create(**asked).choices[0].message.content == answers(question)
+
+
 def test_many_at_once_get_their_own_answers_in_batches(server, checkpoint, answers):
     questions = [f"{number} {text[: 20 + number]}" for number in range(22) for text in TEXTS][:64]
     before = metric(server, "semcot_batch_rows_count"), metric(server, "semcot_batch_rows_sum")
