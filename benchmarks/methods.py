@@ -128,11 +128,12 @@ def compare(
 
 
 def make_page(comparison: Comparison, results: Path, docs: Path) -> None:
-    """Of the methods that have results, and which have none yet."""
+    """Of the methods that have results, of no other budget than the file's, and which have none yet."""
     names = [*comparison.untrained, *comparison.methods]
-    files = {name: results / f"{name}.json" for name in names}
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in files.values() if file.exists()]
-    missing = [name for name, file in files.items() if not file.exists()]
+    files = [file for name in names if (file := results / f"{name}.json").exists()]
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    found = [record for record in found if record["budget_minutes"] in (None, comparison.minutes)]
+    missing = [name for name in names if name not in {record["name"] for record in found}]
     write_comparison(docs, found, missing, comparison.note)
 
 
