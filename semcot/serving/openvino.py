@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from modeling_semcot import CACHE, SemCoTForCausalLM
+from prefix_semcot import ROTATIONS
 
 try:
     import openvino
@@ -34,34 +35,41 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
     The same model, frozen, whose generator, base and head are run by OpenVINO; embeddings and refiner stay with torch.
 
     Args:
-        model: on a CPU. Its weights are copied: what changes in them later changes nothing.
+        model: on a CPU. Of layers and head there are copies: load other weights, and call this again.
         threads: that a pass takes; as many as torch's by default.
 
     Raises:
-        ValueError: the model is elsewhere, in another dtype than float32 or bfloat16, or quantised, or its layers have
-            no rotary embeddings or do not keep all keys and values.
+        ValueError: layers or head are elsewhere, in another dtype than float32 or bfloat16 or in several, quantised or
+            of a kind that OpenVINO cannot run as they are. The model is as before.
     """
     stacks = {"generator": model.generator, "base": model.language_model.base_model}
-    for name, stack in stacks.items():
-        if stack.device.type != "cpu" or {weight.dtype for weight in stack.parameters()} - {stack.dtype, *PRECISIONS}:
-            raise ValueError(f"OpenVINO takes models on a CPU in one dtype; the {name} is on {stack.device}.")
-        if stack.dtype not in PRECISIONS or getattr(stack.config, "quantization_config", None) is not None:
-            raise ValueError(f"OpenVINO takes float32 or bfloat16, unquantised; the {name} is in {stack.dtype}.")
-        if not getattr(stack.config, "rope_parameters", None) or not _keeps_all(DynamicCache(config=stack.config)):
+    head, threads = model.get_output_embeddings(), threads or torch.get_num_threads()
+    parts = stacks | ({"head": head} if type(head) is nn.Linear else {})
+    for name, part in parts.items():
+        weights = list(part.parameters())
+        if any(type(weight) is not nn.Parameter or weight.device.type != "cpu" for weight in weights):
             raise ValueError(
-                f"OpenVINO runs layers with rotary embeddings that keep all keys and values; the {name}'s, a "
-                f"{type(stack).__name__}'s, are none."
+                f"OpenVINO takes models on a CPU, and quantised by no other library; the {name} is not so."
             )
-    threads = threads or torch.get_num_threads()
-    model.requires_grad_(False).eval()
-    for stack in stacks.values():
-        vars(stack).pop("forward", None)  # an earlier engine's
-        stack.forward = OpenVINOStack(stack, threads)
-    head = model.get_output_embeddings()
-    vars(head).pop("forward", None)
-    if type(head) is nn.Linear:
-        head.forward = OpenVINOHead(head, threads)
-    return model
+        if len(dtypes := {weight.dtype for weight in weights}) > 1 or not dtypes <= PRECISIONS.keys():
+            found = ", ".join(sorted(map(str, dtypes)))
+            raise ValueError(f"OpenVINO takes layers that are in float32 or in bfloat16; the {name} is in {found}.")
+    for name, stack in stacks.items():
+        rotary = getattr(stack.config, "rope_parameters", None) or {}
+        if rotary.get("rope_type") not in ROTATIONS or not _keeps_all(DynamicCache(config=stack.config)):
+            raise ValueError(
+                f"OpenVINO runs layers that keep all keys and values, rotated by a token's own place ("
+                f"{', '.join(ROTATIONS)}); the {name}'s, a {type(stack).__name__}'s, are none."
+            )
+    engines = {}
+    for name, part in parts.items():
+        try:
+            engines[name] = (OpenVINOStack if name in stacks else OpenVINOHead)(part, threads)
+        except Exception as error:  # of the conversion, which has none of its own, or of the tracing in it
+            raise ValueError(f"OpenVINO cannot run the {name}, a {type(part).__name__}: {error}") from error
+    for name, part in parts.items():
+        part.forward = engines[name]
+    return model.requires_grad_(False).eval()
 
 
 class OpenVINOStack:
@@ -93,6 +101,8 @@ class OpenVINOStack:
         """As of the stack; what else it might return is refused."""
         if asked := sorted(name for name, value in kwargs.items() if name.startswith("output_") and value):
             raise ValueError(f"OpenVINO returns the last hidden states alone: leave {asked[0]} out.")
+        if torch.is_grad_enabled() and inputs_embeds is not None and inputs_embeds.requires_grad:
+            raise ValueError("OpenVINO passes no gradient on: train the model before it gets this engine.")
         embeds = self.stack.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         cache = past_key_values if cache is None else cache
         if cache is None and use_cache is not False:
@@ -130,9 +140,10 @@ def _compiled(
 ) -> Callable[..., list[torch.Tensor]]:
     """The wrapped module as a function, calculated in the module's dtype, from float32 to float32."""
     dtype = next(module.parameters()).dtype
-    traced = wrap(module if dtype == torch.float32 else copy.deepcopy(module).float())
+    module = copy.deepcopy(module).float()  # of float32 weights OpenVINO would share some
+    vars(module).pop("forward", None)  # an earlier engine's
     with torch.no_grad():
-        graph = openvino.convert_model(traced, example_input=example)
+        graph = openvino.convert_model(wrap(module.eval()), example_input=example)
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": threads}
     request = openvino.compile_model(graph, "CPU", settings | {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
     lock = Lock()
@@ -150,7 +161,7 @@ class _Flat(nn.Module):
 
     def __init__(self, stack: PreTrainedModel) -> None:
         super().__init__()
-        self.stack = stack.eval()
+        self.stack = stack
 
     def forward(self, embeds, mask, position_ids, *states):
         cache = DynamicCache(config=self.stack.config)
@@ -183,7 +194,7 @@ def _states(stack: PreTrainedModel, cache: Cache | None, rows: int) -> list[torc
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return [torch.zeros(rows, heads, 0, size)] * (2 * config.num_hidden_layers)
-    return [part for layer in cache.layers for part in (layer.keys, layer.values)]
+    return [part.float() for layer in cache.layers for part in (layer.keys, layer.values)]
 
 
 def _additive_mask(attention_mask: torch.Tensor | None, rows: int, past: int, length: int) -> torch.FloatTensor:

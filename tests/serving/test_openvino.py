@@ -3,6 +3,9 @@
 import pytest
 import torch
 from conftest import prompts, tiny_semcot
+from torch import nn
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
+from transformers.cache_utils import DynamicCache
 
 from modeling_semcot import CACHE, SemCoTForCausalLM
 
@@ -11,6 +14,16 @@ from semcot.serving.openvino import with_openvino  # noqa: E402
 
 OPTIONS = [{}, {"shortcuts": False}, {"num_beams": 3}, {"use_cache": False}]
 QUESTIONS = [f"Paige had 11 songs on her player. Then {number} more." for number in (3, 12, 345, 6, 78, 9012)]
+
+
+class Counted(nn.Linear):
+    """What OpenVINO has no operation for."""
+
+    def __init__(self) -> None:
+        super().__init__(32, 32)
+
+    def forward(self, states):
+        return super().forward(states) + torch.histc(states, bins=32)
 
 
 def answers(model, tokenizer, **options) -> list[list[int]]:
@@ -78,16 +91,64 @@ def test_it_is_saved_as_it_was_loaded(tmp_path):
     assert all(torch.equal(loaded[name], weight) for name, weight in before.items())
 
 
-def test_what_it_cannot_run_is_refused():
-    with pytest.raises(ValueError, match="float32 or bfloat16"):
-        with_openvino(tiny_semcot()[0].to(torch.float16))
-    for family in ("gemma2", "gpt2", "mpt"):
-        with pytest.raises(ValueError, match="keep all keys and values"):
-            with_openvino(tiny_semcot(family)[0])
+def test_layers_and_head_are_copies():
     model, tokenizer = tiny_semcot()
     with_openvino(model, threads=1)
+    embeds = torch.randn(2, 7, 32)
+    stacks = model.generator, model.language_model.model
+    before = [stack(inputs_embeds=embeds).last_hidden_state for stack in stacks]
+    for part in (*stacks[0].layers, *stacks[1].layers):
+        for weight in part.parameters():
+            weight.data.mul_(3)
+    for stack, states in zip(stacks, before, strict=True):
+        assert torch.equal(stack(inputs_embeds=embeds).last_hidden_state, states)
+    other = with_openvino(model, threads=1).generator(inputs_embeds=embeds).last_hidden_state
+    assert not torch.allclose(other, before[0]), "called again, it copies them again"
+
+
+def test_what_it_cannot_run_is_refused_and_left_as_it_was():
+    half, quantised, mixed, head, dynamic, experts = (tiny_semcot()[0] for _ in range(6))
+    half.to(torch.float16)
+    quantize_(quantised.language_model.base_model, Int8WeightOnlyConfig())
+    mixed.generator.layers[1].mlp.to(torch.bfloat16)
+    head.language_model.lm_head.to(torch.float16)
+    dynamic.generator.config.rope_parameters["rope_type"] = "dynamic"
+    experts.language_model.model.layers[3].mlp = Counted()
+    for model, reason in (
+        (half, "generator is in torch.float16"),
+        (quantised, "quantised by no other library; the base"),
+        (mixed, "generator is in torch.bfloat16, torch.float32"),
+        (head, "head is in torch.float16"),
+        (dynamic, "rotated by a token's own place"),
+        (experts, "OpenVINO cannot run the base, a LlamaModel"),
+        *((tiny_semcot(family)[0], "keep all keys and values") for family in ("gemma2", "gpt2", "mpt")),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            with_openvino(model, threads=1)
+        assert not any("forward" in vars(part) for part in model.modules()), reason
+        assert model.generator.layers[0].mlp.up_proj.weight.requires_grad if model is experts else True
+
+
+def test_what_it_does_not_do_is_refused():
+    model, tokenizer = tiny_semcot()
+    with_openvino(model, threads=1)
+    assert not any(weight.requires_grad for weight in model.parameters())
+    batch = prompts(tokenizer, QUESTIONS)
     with pytest.raises(ValueError, match="output_hidden_states"):
-        model(**prompts(tokenizer, QUESTIONS), output_hidden_states=True)
+        model(**batch, output_hidden_states=True)
     with pytest.raises(ValueError, match="leave the StaticCache out"):
         answers(model, tokenizer, cache_implementation="static")
-    assert not any(weight.requires_grad for weight in model.parameters())
+    model.requires_grad_(True)
+    with pytest.raises(ValueError, match="no gradient"):
+        model.think(**batch)
+
+
+def test_it_goes_on_from_a_cache_of_torch_in_bfloat16():
+    model, tokenizer = tiny_semcot()
+    model.to(torch.bfloat16)
+    first, second = (prompts(tokenizer, [question]).input_ids for question in QUESTIONS[:2])
+    cache = DynamicCache(config=model.language_model.config)
+    told = model.generate(first, past_key_values=cache, max_new_tokens=6, eos_token_id=None)
+    told = torch.cat([told, second], dim=1)
+    output = with_openvino(model, threads=1).generate(told, past_key_values=cache, max_new_tokens=6, eos_token_id=None)
+    assert output.shape[1] == told.shape[1] + 6
