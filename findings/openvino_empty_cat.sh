@@ -3,7 +3,7 @@
 # dimensions, which PyTorch takes as the second alone, as it has since its beginnings. transformers' DynamicCache begins
 # each layer with such a tensor: a decoder whose cache is filled by the cache's own `update` cannot be converted, with
 # "Axis -2 out of the tensor rank range", while one that gets keys and values as they are, with a length of 0, can.
-# Matters to whoever exports a decoder with its cache; here semcot/serving/openvino.py.
+# Matters to whoever exports a decoder with its cache.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
