@@ -72,7 +72,7 @@ def test_torch_runs_no_layer_any_more_and_the_prefix_is_read_once(monkeypatch):
     assert lengths == [batch.input_ids.shape[1]]
 
 
-def test_bfloat16_is_near(tmp_path):
+def test_bfloat16_is_near():
     model, tokenizer = tiny_semcot()
     batch = prompts(tokenizer, QUESTIONS[:3])
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_what_it_cannot_run_is_refused_and_left_as_it_was():
         with pytest.raises(ValueError, match=reason):
             with_openvino(model, threads=1)
         assert not any("forward" in vars(part) for part in model.modules()), reason
-        assert model.generator.layers[0].mlp.up_proj.weight.requires_grad if model is experts else True
+        assert any(weight.requires_grad for weight in model.parameters()), reason
 
 
 def test_what_it_does_not_do_is_refused():
