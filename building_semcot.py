@@ -21,7 +21,7 @@ class BuildingMixin:
     def from_components(
         cls,
         base: PreTrainedModel,
-        generator: PreTrainedModel | int,
+        generator: PreTrainedModel | int | None,
         *,
         num_thoughts: int = 5,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -35,7 +35,7 @@ class BuildingMixin:
         Args:
             base: a decoder-only causal LM. It is frozen in place.
             generator: a causal LM with the base's token ids, or a number N: the base's own first N layers, copied,
-                reading the base's token embeddings.
+                reading the base's token embeddings. `None`: the base itself, with the updates of `adapter_rank`.
             num_thoughts: K.
             tokenizer, generator_tokenizer: compared, when given, to make sure that both models mean the same by an id.
                 Needed when the two vocabularies are padded to different sizes.
@@ -46,8 +46,11 @@ class BuildingMixin:
                 more layers are asked for than the base has.
         """
         _check_kind(base)
-        share_embeddings = isinstance(generator, int)
-        if share_embeddings:
+        share_embeddings = generator is None or isinstance(generator, int)
+        if generator is None:
+            if not config_kwargs.get("adapter_rank"):
+                raise ValueError("Without a generator the base itself is it, and needs adapter_rank.")
+        elif share_embeddings:
             generator = first_layers(base, generator)
         else:
             _check_kind(generator)
@@ -64,7 +67,7 @@ class BuildingMixin:
         config_kwargs.setdefault("local_base_model", os.path.abspath(source) if os.path.isdir(source) else None)
         config = cls.config_class(
             text_config=base.config,
-            generator_config=generator.config,
+            generator_config=copy.deepcopy(base.config) if generator is None else generator.config,
             num_thoughts=num_thoughts,
             share_embeddings=share_embeddings,
             **config_kwargs,
@@ -72,8 +75,9 @@ class BuildingMixin:
         if tokenizer is not None and not config.draft_marks:
             config.draft_marks = draft_marks(tokenizer, config.answer_cue)
         model = cls(config, with_base=False)
-        cast_weights(model, generator.dtype)
-        model.generator = generator.requires_grad_(True)
+        cast_weights(model, base.dtype if generator is None else generator.dtype)
+        if generator is not None:
+            model.generator = generator.requires_grad_(True)
         model.to(device=base.get_input_embeddings().weight.device)
         model.attach_base(base)
         model._start_refiner()
@@ -130,7 +134,8 @@ class BuildingMixin:
         width = self.thought_embedding.shape[0]
         self.thought_embedding.copy_(torch.randn(width, generator=draw) * own_rms.cpu())
         ids = torch.randint(own_table.shape[0], (1, 64), generator=draw).to(table.device)
-        states = self.generator(inputs_embeds=own_embed(ids).to(self.generator.dtype))
+        stack = self.language_model.base_model if self.config.adapter_rank else self.generator
+        states = stack(inputs_embeds=own_embed(ids).to(stack.dtype))
         state_rms = _rms(states.last_hidden_state)
         if self.projection.in_features == self.projection.out_features:
             weight = torch.eye(width)

@@ -1,6 +1,8 @@
 # Copyright 2026 The SemCoT Implementation Authors. Licensed under the Apache License, Version 2.0.
 """What a SemCoT checkpoint remembers (He et al., NeurIPS 2025, arXiv 2510.24940)."""
 
+import copy
+
 from transformers import AutoConfig, PreTrainedConfig
 
 CHECKPOINT_KINDS = ("adapter", "full")
@@ -28,6 +30,13 @@ class SemCoTConfig(PreTrainedConfig):
         refiner_layers (`int`, *optional*, defaults to 0):
             Layers of the refiner, a stack of the generator's kind that goes over the K thoughts alone: a cheap way to
             let a later step of the reasoning use an earlier one's result. None in the paper.
+        adapter_rank (`int`, *optional*, defaults to 0):
+            Rank of the low-rank updates (LoRA) of the base's own layers, which then are the generator:
+            `generator_config` is the base's, and the updates are all that is stored of it. 0 for a generator with
+            layers of its own.
+        thoughts_per_pass (`int`, *optional*):
+            With `adapter_rank`: so many thoughts are formed at once, each pass reading what those before spell, until
+            one spells the end of sequence. All K in one pass by default.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
@@ -61,6 +70,8 @@ class SemCoTConfig(PreTrainedConfig):
         thought_token_id: int | None = None,
         thought_offset: int = 0,
         refiner_layers: int = 0,
+        adapter_rank: int = 0,
+        thoughts_per_pass: int | None = None,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
@@ -72,6 +83,8 @@ class SemCoTConfig(PreTrainedConfig):
         **kwargs,
     ):
         self.text_config = _sub_config(text_config, _SHEARED_LLAMA_1_3B)
+        if adapter_rank and generator_config is None:
+            generator_config = copy.deepcopy(self.text_config)
         self.generator_config = _sub_config(generator_config, _LLAMA_160M)
 
         self.num_thoughts = num_thoughts
@@ -81,7 +94,10 @@ class SemCoTConfig(PreTrainedConfig):
         for name, default in (("thought_passes", 1), ("base_model_revision", None)):  # of earlier versions
             if (value := kwargs.pop(name, default)) != default:
                 raise ValueError(f"{name} is {value!r}, a setting that was dropped (docs/experiments.md): take it out.")
-        for name in ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers"):
+        self.adapter_rank = adapter_rank
+        self.thoughts_per_pass = num_thoughts if thoughts_per_pass is None else thoughts_per_pass
+        whole = ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers", "adapter_rank")
+        for name in (*whole, "thoughts_per_pass"):
             if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand
                 raise ValueError(f"{name} must be a whole number, got {value!r}.")
         if num_thoughts < 1:
@@ -93,10 +109,16 @@ class SemCoTConfig(PreTrainedConfig):
         if any(str(prompt_template).count(part) != 1 for part in ("{question}", "{thoughts}")):
             raise ValueError(f"prompt_template must hold {{question}} and {{thoughts}} once each: {prompt_template!r}.")
 
-        for name in ("thought_token_id", "refiner_layers"):
+        if not 1 <= self.thoughts_per_pass <= num_thoughts:
+            raise ValueError(f"thoughts_per_pass must lie between 1 and {num_thoughts}, got {thoughts_per_pass}.")
+        if adapter_rank and self.refiner_layers:
+            raise ValueError("The base itself as a generator (adapter_rank) has no refiner: set refiner_layers to 0.")
+        if not adapter_rank and self.thoughts_per_pass < num_thoughts:
+            raise ValueError("Thoughts are formed in several passes by a generator with adapter_rank alone.")
+        for name in ("thought_token_id", "refiner_layers", "adapter_rank"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} must not be negative, got {value}.")
-        self.share_embeddings = share_embeddings
+        self.share_embeddings = share_embeddings or bool(adapter_rank)
         self.checkpoint_kind = checkpoint_kind
         self.base_model_name_or_path = base_model_name_or_path
         self.local_base_model = local_base_model

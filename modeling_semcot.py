@@ -30,12 +30,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import can_return_tuple, logging
 
 try:
+    from .adapter_semcot import AdaptedBase, BlocksMixin
     from .building_semcot import BuildingMixin, refiner_config
     from .checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from .configuration_semcot import SemCoTConfig
     from .generation_semcot import DraftsMixin, PromptStreamer
     from .prefix_semcot import CACHE, PrefixMixin, States, fill
 except ImportError:  # as plain top-level modules, from a clone or an installation
+    from adapter_semcot import AdaptedBase, BlocksMixin
     from building_semcot import BuildingMixin, refiner_config
     from checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from configuration_semcot import SemCoTConfig
@@ -75,6 +77,7 @@ class ReadThoughts(NamedTuple):
 
 
 class SemCoTForCausalLM(
+    BlocksMixin,
     BuildingMixin,
     CheckpointMixin,
     DraftsMixin,
@@ -108,9 +111,12 @@ class SemCoTForCausalLM(
         super().__init__(config)
         language_model = AutoModelForCausalLM.from_config(config.text_config) if with_base else None
         self.register_module("language_model", language_model)
-        self.generator = AutoModel.from_config(config.generator_config)
-        if config.share_embeddings:
-            self.generator.set_input_embeddings(None)
+        if config.adapter_rank:
+            self.generator = AdaptedBase(config.text_config, config.adapter_rank)
+        else:
+            self.generator = AutoModel.from_config(config.generator_config)
+            if config.share_embeddings:
+                self.generator.set_input_embeddings(None)
         self.refiner = None
         if config.refiner_layers:
             self.refiner = AutoModel.from_config(refiner_config(config))
@@ -221,6 +227,8 @@ class SemCoTForCausalLM(
         is_thought = input_ids == self.config.thought_token_id
         _check_mask(attention_mask)
         self._check_enough(is_thought, attention_mask)
+        if self.config.adapter_rank:
+            return self.states_in_blocks(input_ids, attention_mask, prefix)[0]
         if not torch.compiler.is_compiling():
             # Nothing after the last placeholder can reach it: the generator is causal.
             length = input_ids.shape[1] - first_column(is_thought.flip(1))

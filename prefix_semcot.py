@@ -83,7 +83,8 @@ class PrefixMixin:
         What all prompts `(batch, length)`, padded on the left, begin with, and with those of earlier calls too, as long
         as they have something in common; `None` where nothing can be shared.
         """
-        stacks, padding = (self.generator, self.language_model.base_model), attention_mask.long().argmax(1)
+        base, padding = self.language_model.base_model, attention_mask.long().argmax(1)
+        stacks = (base if self.config.adapter_rank else self.generator, base)
         whole = (attention_mask.sum(1) == attention_mask.shape[1] - padding).all()  # no token is hidden within a prompt
         if not (whole and all(_may_share(stack, bool(padding.any())) for stack in stacks)):
             return None

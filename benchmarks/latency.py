@@ -182,8 +182,9 @@ class Bench:
         def prefill() -> None:
             base(inputs_embeds=embeds, attention_mask=batch.attention_mask, logits_to_keep=1, use_cache=True)
 
+        thinker = base.base_model if model.config.adapter_rank else model.generator
         calls = {
-            "think": (lambda: model.think(**batch), model.generator, tokens),
+            "think": (lambda: model.think(**batch), thinker, tokens),
             "prefill": (prefill, base.base_model, tokens),
             "step": (step, base, size),
             "draft": (lambda: model.draft_answers(thoughts), None, 0),

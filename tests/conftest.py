@@ -92,11 +92,13 @@ def tiny_language_model(family: str = "llama", vocab_size: int = 330, seed: int 
 def tiny_semcot(family: str = "llama", generator=2, chat: bool = True, num_thoughts: int = 3, **options):
     """
     A tiny SemCoT model and its tokenizer; the generator is so many of the base's first layers, the model that is given,
-    or, for `None`, a narrower one.
+    the base itself ("base"), or, for `None`, a narrower one.
     """
     tokenizer, prompt_template = build_tokenizer(tiny_base_tokenizer(chat), num_thoughts)
     base = tiny_language_model(family)
-    if generator is None:
+    if generator == "base":
+        generator = None
+    elif generator is None:
         generator = tiny_language_model(family, hidden_size=16, num_hidden_layers=2, seed=1)
     model = SemCoTForCausalLM.from_components(
         base,

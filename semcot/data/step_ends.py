@@ -1,4 +1,4 @@
-"""The ends of a reasoning's steps, as tokens: what thoughts are to spell."""
+"""A reasoning, or the ends of its steps, as tokens: what thoughts are to spell."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,9 +17,18 @@ def token_supervision_targets(
     the other half; with 1 supervised step the text is one step. Steps are parted by a comma or semicolon and a space.
     -100 stands in front of short steps, and for missing ones.
 
+    With 0 supervised steps the whole reasoning is spelt, from the first thought on, and the end of sequence behind it;
+    of a step in words ("Ann flips: tails") what stands behind its colon. One that is too long is not spelt at all.
+
     "3 + 8 = 11, 11 - 9 = 2, 2 + 8 = 10" gives, for K = 8 and single digits as tokens, `2 , 2 + 8 = 1 0` from 1 step,
     `- 9 = 2 8 = 1 0` from 2 and `1 1 = 2 8 = 1 0` from 3.
     """
+    if not supervised_steps:
+        text = ", ".join(step.rpartition(": ")[2] for step in split_steps(condensed_reasoning))
+        tokens = tokenizer(f" {text}", add_special_tokens=False).input_ids
+        tokens = [token for token in tokens if tokenizer.decode([token]).strip()] + [tokenizer.eos_token_id]
+        fits = text and len(tokens) <= num_thoughts
+        return tokens + [IGNORED] * (num_thoughts - len(tokens)) if fits else [IGNORED] * num_thoughts
     several = supervised_steps > 1
     *earlier, last = split_steps(condensed_reasoning)[-supervised_steps:] if several else [condensed_reasoning]
     half = num_thoughts // 2

@@ -26,10 +26,14 @@ BASE = "language_model."
 
 
 class StudentOutput(NamedTuple):
-    """`thoughts` `(batch, K, hidden)` and the logits of the targets, `(batch, num_targets, vocabulary)`, or none."""
+    """
+    `thoughts` `(batch, K, hidden)` and the logits of the targets, `(batch, num_targets, vocabulary)`, or none. Of a
+    generator that thinks in blocks also what each thought would be if all before it were told, `one_by_one`.
+    """
 
     thoughts: torch.FloatTensor
     logits: torch.FloatTensor | None
+    one_by_one: torch.FloatTensor | None = None
 
 
 class Student(nn.Module):
@@ -52,14 +56,18 @@ class Student(nn.Module):
         attention_mask: torch.LongTensor,
         num_targets: int = 0,
         generator_states: torch.FloatTensor | None = None,
+        thought_labels: torch.LongTensor | None = None,
     ) -> StudentOutput:
         """
         Args:
             input_ids, attention_mask: `(batch, length)`, the thoughts of all rows in the same columns.
             num_targets: so many last positions are read for logits; 0 runs no base.
             generator_states: `(batch, K, width)` instead of the generator's pass over these prompts.
+            thought_labels: `(batch, K)`, what blocks of thoughts are told (see `BlocksMixin.states_in_blocks`).
         """
         model = self.model
+        if model.config.adapter_rank:
+            return self._think_in_blocks(input_ids, attention_mask, num_targets, thought_labels)
         if generator_states is not None:
             return StudentOutput(model.project(generator_states), None)
         if self.shared_prefix:
@@ -73,6 +81,31 @@ class Student(nn.Module):
         targets = _last_positions(num_targets, input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "thoughts": thoughts}
         return StudentOutput(thoughts, model(**inputs, logits_to_keep=targets, use_cache=False).logits)
+
+    def _think_in_blocks(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor,
+        num_targets: int,
+        told: torch.LongTensor,
+    ) -> StudentOutput:
+        """
+        Every block behind the right tokens, all in one pass. In validation answers follow thoughts that were told
+        nothing, as in use; that all thoughts are spelt right is the same with and without.
+        """
+        model, prefix, first = self.model, None, int((input_ids[0] == self.model.config.thought_token_id).nonzero()[0])
+        if self.shared_prefix:
+            with torch.no_grad():
+                embeds = model.get_input_embeddings()(input_ids[:1, : self.shared_prefix])
+                read = model.language_model.base_model(inputs_embeds=embeds, use_cache=True)[CACHE]
+            prefix = [(layer.keys, layer.values) for layer in read.layers]
+        thoughts, one_by_one = map(model.project, model.states_in_blocks(input_ids, attention_mask, prefix, told))
+        if not num_targets:
+            return StudentOutput(thoughts, None, one_by_one)
+        read = thoughts
+        if not self.training:
+            read = model.project(model.states_in_blocks(input_ids, attention_mask, prefix)[0])
+        return StudentOutput(thoughts, self._logits(input_ids, attention_mask, read, first, num_targets), one_by_one)
 
     def _generator_states(
         self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor, first: int
@@ -150,10 +183,10 @@ def _reads_over_padding(model: SemCoTForCausalLM, length: int) -> bool:
     mask = torch.ones(1, 40, dtype=torch.long, device=model.device)
     mask[:, 4:-4] = 0
     changes = []
-    for stack, embeds in (
-        (model.language_model.base_model, model.get_input_embeddings()(ids)),
-        (model.generator, model.embed_for_generator(ids)),
-    ):
+    stacks = [(model.language_model.base_model, model.get_input_embeddings()(ids))]
+    if not model.config.adapter_rank:
+        stacks.append((model.generator, model.embed_for_generator(ids)))
+    for stack, embeds in stacks:
         apart = embeds.new_zeros(1, mask.shape[1], embeds.shape[-1])
         apart[mask == 1] = embeds[0]
         expected = _read(stack, embeds, torch.ones_like(ids)).last_hidden_state[:, -4:].float()

@@ -3,7 +3,7 @@
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from semcot.data.step_ends import token_supervision_targets
+from semcot.data.step_ends import IGNORED, token_supervision_targets
 from semcot.tokenization import render_prompt, tokenize_targets
 
 
@@ -12,7 +12,8 @@ def tokenize_problems(
 ) -> Dataset:
     """
     Token ids of each problem: `prompt_ids` (the question, K placeholders, the cue), `answer_ids` (with its leading
-    space and the end of sequence), `thought_labels` (what [`token_supervision_targets`] says), `length`.
+    space and the end of sequence), `thought_labels` (what [`token_supervision_targets`] says), `length`. Where whole
+    reasonings are spelt, problems whose reasoning is longer than the thoughts are left out.
     """
 
     def tokenize(batch: dict) -> dict:
@@ -29,4 +30,7 @@ def tokenize_problems(
             "length": [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)],
         }
 
-    return problems.map(tokenize, batched=True, desc="Tokenizing")
+    tokenized = problems.map(tokenize, batched=True, desc="Tokenizing")
+    if supervised_steps:
+        return tokenized
+    return tokenized.filter(lambda labels: labels[0] != IGNORED, input_columns="thought_labels", desc="Fitting K")

@@ -97,6 +97,7 @@ class DistillationTrainer(Trainer):
             attention_mask=inputs["attention_mask"][:, :-1],
             num_targets=num_targets if "answer" in self.losses else 0,
             generator_states=inputs.get("generator_states"),
+            thought_labels=inputs["thought_labels"],
         )
         terms: dict[str, Term] = {}
         if "answer" in self.losses:
@@ -115,6 +116,11 @@ class DistillationTrainer(Trainer):
             scores = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
             terms["token_supervision_loss"] = token_supervision_loss(scores, thought_labels)
             terms["token_supervision_accuracy"] = exact_matches(scores, thought_labels)
+            if outputs.one_by_one is not None:
+                scores = F.linear(outputs.one_by_one, table.to(outputs.thoughts.dtype)).float()
+                one_by_one, block = token_supervision_loss(scores, thought_labels), terms["token_supervision_loss"]
+                terms["one_by_one_loss"] = one_by_one
+                terms["token_supervision_loss"] = Term((block.total + one_by_one.total) / 2, block.count)
         return terms, outputs
 
     def _told_apart(self, vocabulary: int) -> torch.LongTensor:

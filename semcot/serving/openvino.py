@@ -42,7 +42,8 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
         ValueError: layers or head are elsewhere, in another dtype than float32 or bfloat16 or in several, quantised or
             of a kind that OpenVINO cannot run as they are. The model is as before.
     """
-    stacks = {"generator": model.generator, "base": model.language_model.base_model}
+    base, adapted = model.language_model.base_model, model.config.adapter_rank > 0
+    stacks = {"generator": base if adapted else model.generator, "base": base}
     head, threads = model.get_output_embeddings(), threads or torch.get_num_threads()
     parts = stacks | ({"head": head} if type(head) is nn.Linear else {})
     for name, part in parts.items():
@@ -61,6 +62,8 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
                 f"OpenVINO runs layers that keep all keys and values, rotated by a token's own place ("
                 f"{', '.join(ROTATIONS)}); the {name}'s, a {type(stack).__name__}'s, are none."
             )
+    if adapted:
+        parts["generator"] = model.generator.merged(base)
     engines = {}
     for name, part in parts.items():
         try:
@@ -69,6 +72,9 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
             raise ValueError(f"OpenVINO cannot run the {name}, a {type(part).__name__}: {error}") from error
     for name, part in parts.items():
         part.forward = engines[name]
+    if adapted:
+        engines["generator"].stack = base  # not the merged layers, which were compiled
+        model.generator.engine = engines["generator"]
     return model.requires_grad_(False).eval()
 
 

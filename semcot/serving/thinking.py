@@ -49,7 +49,8 @@ class Waiting(NamedTuple):
 
 class Thinker:
     """
-    A checkpoint without the layers of its base, which an engine has. One thread thinks, each time about all that waits.
+    A checkpoint without the layers of its base, which an engine has; where they are its generator too, with them. One
+    thread thinks, each time about all that waits.
 
     Args:
         model: a loaded checkpoint; it can answer no more itself.
@@ -58,7 +59,8 @@ class Thinker:
 
     def __init__(self, model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
         self.base_model = model.language_model.name_or_path or model.config.base_model_name_or_path
-        model.language_model = _Embeddings(model.language_model)
+        if not model.config.adapter_rank:  # whose generator the base's layers are
+            model.language_model = _Embeddings(model.language_model)
         self.model, self.tokenizer = model, tokenizer
         ends = model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}

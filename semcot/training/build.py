@@ -14,7 +14,7 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot.encoder.reasoning_module import check_base
 from semcot.machine import dtype_named
 from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
-from semcot.training.options import TrainOptions
+from semcot.training.options import BASE_ITSELF, TrainOptions
 
 CLONE = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     }
     layers = dict(zip(("encoder_start_layer", "encoder_end_layer"), options.encoder_layers or [], strict=False))
     generator, found, path = options.generator, {}, None
-    if isinstance(generator, str):
+    if isinstance(generator, str) and generator != BASE_ITSELF:
         path = find_base(generator, os.curdir, CLONE)
         with loading_part("generator", generator):
             found = PreTrainedConfig.get_config_dict(path)[0]
@@ -58,7 +58,10 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             model.config.set_encoder_layers(**layers)
     else:
         generator_tokenizer = None
-        if path:
+        if generator == BASE_ITSELF:
+            generator = None
+            settings |= {"adapter_rank": options.adapter_rank, "thoughts_per_pass": options.thoughts_per_pass}
+        elif path:
             generator = AutoModelForCausalLM.from_pretrained(path, dtype="float32", **loading)
             generator_tokenizer = AutoTokenizer.from_pretrained(path)
         settings |= layers | {"refiner_layers": options.refiner_layers or 0}

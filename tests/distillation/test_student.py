@@ -159,3 +159,37 @@ def test_padding_is_within_a_row_only_where_all_of_the_row_is_read():
             assert _reads_over_padding(model, 53) == fits
     for generator, reads in (("mpt", False), ("gpt2", True)):
         assert _reads_over_padding(tiny_semcot(generator=tiny_language_model(generator))[0], 40) == reads
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_blocks_are_told_in_training_and_answers_follow_untold_thoughts_in_validation(family):
+    model, tokenizer = tiny_semcot(family, generator="base", adapter_rank=3, num_thoughts=5, thoughts_per_pass=2)
+    torch.manual_seed(1)
+    for weight in model.generator.parameters():
+        weight.data.normal_(std=0.2)
+    rows = [row | {"thought_labels": [7, 9, 8, 2, -100]} for row in tokenize_problems(PROBLEMS, tokenizer, 5)]
+    found, shared = [], shared_prefix_of(model, tokenizer)
+    assert shared > 3
+    for length in (0, shared):
+        batch = DistillationCollator(tokenizer.pad_token_id, length)(rows)
+        inputs = {name: batch[name][:, :-1] for name in ("input_ids", "attention_mask")}
+        inputs |= {"thought_labels": batch["thought_labels"], "num_targets": batch["num_targets"]}
+        student = Student(model, length).train()
+        output = student(**inputs)
+        model.zero_grad()
+        (output.logits.square().mean() + output.thoughts.mean() + output.one_by_one.square().mean()).backward()
+        gradients = [weight.grad.clone() for weight in model.generator.parameters()]
+        with torch.no_grad():
+            untold = student.eval()(**inputs)
+        found.append([output.thoughts, output.one_by_one, output.logits, untold.thoughts, untold.logits, *gradients])
+    for with_prefix, without in zip(*found, strict=True):
+        torch.testing.assert_close(with_prefix, without, atol=2e-4, rtol=1e-3)
+    told, _, logits, told_in_validation, untold_logits = found[0][:5]
+    torch.testing.assert_close(told, told_in_validation)
+    with torch.no_grad():
+        batch = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        by_model = model(**batch).logits[:, -inputs["num_targets"] :]
+        by_told = model(**batch, thoughts=told).logits[:, -inputs["num_targets"] :]
+    torch.testing.assert_close(untold_logits, by_model, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(logits, by_told, atol=2e-4, rtol=1e-3)
+    assert (by_model - by_told).abs().max() > 0.01

@@ -24,6 +24,12 @@ def test_targets():
     assert rows["thought_labels"][1] == [-100] * 3
 
 
+def test_where_whole_reasonings_are_spelt_those_that_do_not_fit_are_left_out():
+    tokenizer, _ = build_tokenizer(tiny_base_tokenizer(), 8)
+    assert list(tokenize_problems(PROBLEMS, tokenizer, 8, supervised_steps=0)["question"]) == ["How many?"]
+    assert len(tokenize_problems(PROBLEMS, tokenizer, 30, supervised_steps=0)) == 2, "one has no reasoning"
+
+
 @pytest.mark.parametrize("prepends", [False, True])
 def test_targets_continue_the_prompt(prepends):
     """Also where the tokenizer puts a mark before every text, which those that go on from another have not."""
@@ -50,6 +56,11 @@ def test_targets_continue_the_prompt(prepends):
         ("17 - 9 = 8", 1, ". . 1 7 - 9 = 8"),
         ("1,234", 2, ". . . . , 2 3 4"),
         ("7", 2, ". . . . . . . 7"),
+        ("17 - 9 = 8", 0, "1 7 - 9 = 8 <|im_end|> ."),
+        ("Ann flips: 2 - 1, 7", 0, "2 - 1 , 7 <|im_end|> . ."),
+        ("7", 0, "7 <|im_end|> . . . . . ."),
+        ("11 - 9 = 2, 2 + 8 = 10", 0, ". . . . . . . ."),
+        ("", 0, ". . . . . . . ."),
         ("", 1, ". . . . . . . ."),
         ("", 2, ". . . . . . . ."),
     ],

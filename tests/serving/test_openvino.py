@@ -51,6 +51,21 @@ def test_the_answers_are_those_of_torch(family):
     torch.testing.assert_close(keys, others, atol=1e-4, rtol=1e-4)
 
 
+def test_the_base_as_its_own_generator():
+    model, tokenizer = tiny_semcot(generator="base", adapter_rank=3, num_thoughts=5, thoughts_per_pass=2)
+    torch.manual_seed(1)
+    for weight in model.generator.parameters():
+        weight.data.normal_(std=0.2)
+    expected, batch = answers(model, tokenizer), prompts(tokenizer, QUESTIONS[:3])
+    with torch.no_grad():
+        thoughts = model.think(**batch)
+    with_openvino(model, threads=1)
+    for update in model.generator.parameters():
+        update.data.zero_()  # the engine has its own
+    assert answers(model, tokenizer) == expected
+    torch.testing.assert_close(model.think(**batch), thoughts, atol=1e-4, rtol=1e-4)
+
+
 def test_torch_runs_no_layer_any_more_and_the_prefix_is_read_once(monkeypatch):
     model, tokenizer = tiny_semcot()
     expected = answers(model, tokenizer)

@@ -471,3 +471,34 @@ def test_help_from_another_folder(script, tmp_path):
     command = [sys.executable, str(ROOT / script), "--help"]
     result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0 and "--output_dir" in result.stdout
+
+
+def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
+    """From nothing, on problems that it knows, until blocks are spelt as the text; saved, loaded, resumed."""
+    told = {"batch_size": 16, "learning_rate": 2e-2, "train": ["generator", "projection", "thought_embedding"]}
+    options = replace(
+        options,
+        generator="base",
+        adapter_rank=8,
+        num_thoughts=24,
+        thoughts_per_pass=3,
+        supervised_steps=0,
+        dataset={"synthetic_expressions:1": 40},
+        stages=[
+            Stage(name="thoughts", losses={"token_supervision": 1}, epochs=30, **told),
+            Stage(name="answers", losses={"answer": 1, "token_supervision": 0.5}, epochs=5, base_noise=0.1, **told),
+        ],
+        max_steps=-1,
+    )
+    train(options)
+    history, folder = histories(options)["thoughts"], Path(options.output_dir)
+    first, last = ([entry for entry in history if "one_by_one_loss" in entry][end] for end in (0, -1))
+    assert last["token_supervision_loss"] < 0.5 * first["token_supervision_loss"]
+    assert last["one_by_one_loss"] < last["token_supervision_loss"]
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    assert (model.config.adapter_rank, model.config.thoughts_per_pass) == (8, 3)
+    weights = load_file(folder / "model.safetensors")
+    assert weights.keys() == {name for name in model.state_dict() if "language_model." not in name}
+    assert any(weight.any() for name, weight in weights.items() if name.endswith(".up"))
+    batch = AutoTokenizer.from_pretrained(folder)(["What is 3 + 4?"], return_tensors="pt")
+    assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] > batch.input_ids.shape[1]

@@ -1,0 +1,253 @@
+# Copyright 2026 The SemCoT Implementation Authors. Licensed under the Apache License, Version 2.0.
+"""
+A generator that is the base itself, with a low-rank update of each of its linear layers (LoRA, arXiv 2106.09685) that
+the thoughts alone go through. Ships beside modeling_semcot.py inside every checkpoint as remote code.
+
+    question ──► base ──► keys and values ──┐
+          K thoughts, in blocks ──► base with updates ──► states ──► projection
+
+The question is read by the base as it is. The thoughts come in blocks, each formed in one parallel pass that reads what
+the blocks before it spell: a loop over the backbone as in PCCoT (arXiv 2506.18582) and LOTUS (arXiv 2606.31779), of no
+more passes than the reasoning needs.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.pytorch_utils import Conv1D
+
+try:
+    from .prefix_semcot import CACHE, States, fill
+except ImportError:  # as a plain top-level module, from a clone or an installation
+    from prefix_semcot import CACHE, States, fill
+
+
+class LowRank(nn.Module):
+    """What is added to a linear layer, `(…, in) -> (…, out)`: nothing until it is trained."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(rank, in_features) / in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(out_features, rank))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(nn.functional.linear(inputs, self.down), self.up)
+
+
+class Updated(nn.Module):
+    """A linear layer of the base, of whatever kind, and its update. Both stay where they are, and are no children."""
+
+    def __init__(self, layer: nn.Module, update: LowRank) -> None:
+        super().__init__()
+        self.layer_and_update = layer, update
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        layer, update = self.layer_and_update
+        return layer(inputs) + update(inputs.to(update.up.dtype)).to(inputs.dtype)
+
+
+class AdaptedBase(nn.Module):
+    """
+    The updates of all linear layers of a base, under the names of the layers.
+
+    Args:
+        config: of the base.
+        rank: of the updates.
+    """
+
+    def __init__(self, config: PreTrainedConfig, rank: int) -> None:
+        super().__init__()
+        self.config = config
+        self.engine = None
+        """What runs the stack with the updates, if not torch."""
+        with torch.device("meta"):
+            layers = AutoModel.from_config(config).named_modules()
+        for name, layer in layers:
+            if isinstance(layer, (nn.Linear, Conv1D)):
+                *parents, last = name.split(".")
+                place = self
+                for parent in parents:
+                    if parent not in place._modules:
+                        place.add_module(parent, nn.Module())
+                    place = place._modules[parent]
+                sizes = layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
+                place.add_module(last, LowRank(*sizes, rank))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def onto(self, stack: PreTrainedModel) -> PreTrainedModel:
+        """The base's stack of layers with the updates. All else in it is the base's own, and nothing is copied."""
+        whole = _with_updates(stack, self)
+        if self.engine is not None:
+            whole.forward = self.engine
+        return whole
+
+    @torch.no_grad()
+    def merged(self, stack: PreTrainedModel) -> PreTrainedModel:
+        """A copy of the base's stack of layers, which are not quantised, with the updates in its weights."""
+        whole = copy.deepcopy(stack)
+        for name, update in self.named_modules():
+            if isinstance(update, LowRank):
+                layer, added = whole.get_submodule(name), update.up.float() @ update.down.float()
+                layer.weight.copy_(layer.weight + (added.T if isinstance(layer, Conv1D) else added))
+        return whole
+
+
+def _with_updates(part: nn.Module, updates: nn.Module) -> nn.Module:
+    if isinstance(updates, LowRank):
+        return Updated(part, updates)
+    whole = copy.copy(part)
+    changed = {name: _with_updates(part.get_submodule(name), update) for name, update in updates.named_children()}
+    whole._modules = part._modules | changed
+    # An engine, or accelerate, may have put another `forward` there, of the stack without updates.
+    for name in ("forward", "_old_forward", "_hf_hook"):
+        vars(whole).pop(name, None)
+    return whole
+
+
+class BlocksMixin:
+    """Thinking in blocks, for a [`SemCoTForCausalLM`] whose generator is an [`AdaptedBase`]."""
+
+    def states_in_blocks(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        prefix: States | None = None,
+        told: torch.LongTensor | None = None,
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor | None]:
+        r"""
+        The generator's states of the thoughts, `(batch, num_thoughts, width)`, zero behind the end of the reasoning.
+
+        A block reads the question, what the thoughts before it spell, and its own placeholders. As in a language model,
+        a state is that of the place to the left of its thought.
+
+        Args:
+            input_ids, attention_mask, prefix: as of [`SemCoTForCausalLM.think`]; the prefix's states are the base's.
+            told (`(batch, num_thoughts)`): the tokens that each block finds before it, instead of what was spelt, with
+                the end of sequence last and -100 behind it. All blocks are then thought in one pass, and what each
+                thought would be if all before it were told comes second.
+        """
+        base = self.language_model.base_model
+        question, mask = self._questions(input_ids, attention_mask)
+        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        cache, first = DynamicCache(config=base.config), 0
+        if prefix:
+            cache, first = fill(cache, prefix, len(question)), prefix[0][0].shape[2]
+        embeds = self.embed_for_generator(question[:, first:])
+        with torch.no_grad():
+            base(
+                inputs_embeds=embeds[:, :-1].to(base.dtype),
+                attention_mask=mask[:, :-1],
+                position_ids=position_ids[:, first:-1],
+                use_cache=True,
+                **{CACHE: cache},
+            )
+        read = self.generator.onto(base), cache, mask, embeds[:, -1:], position_ids[:, -1:]
+        return (self._spelt_states(*read), None) if told is None else self._told_states(*read, told)
+
+    def _spelt_states(
+        self,
+        stack: PreTrainedModel,
+        cache: Cache,
+        mask: torch.LongTensor,
+        before: torch.FloatTensor,
+        position: torch.LongTensor,
+    ) -> torch.FloatTensor:
+        """Block by block; `before`, from `position` on, is what was spelt last, at first the question's last token."""
+        total, per_pass, end = self.config.num_thoughts, self.config.thoughts_per_pass, self.end_of_reasoning
+        found, ended = [], torch.zeros_like(position, dtype=torch.bool)
+        for first in range(0, total, per_pass):
+            length, num_before = min(per_pass, total - first), before.shape[1]
+            placeholders = self.thought_embedding.expand(len(before), length - 1, -1)
+            inputs = torch.cat([before, placeholders.to(before)], dim=1)
+            columns = cache.get_seq_length() + inputs.shape[1]
+            states = stack(
+                inputs_embeds=inputs.to(stack.dtype),
+                attention_mask=nn.functional.pad(mask, (0, columns - mask.shape[1]), value=1),
+                position_ids=position + torch.arange(inputs.shape[1], device=position.device),
+                use_cache=True,
+                **{CACHE: cache},
+            ).last_hidden_state[:, num_before - 1 :]
+            spelt = self.spelt_tokens(self.project(states))
+            is_end = spelt == end
+            behind = ended | (is_end.long().cumsum(1) > is_end.long())
+            found.append(states.masked_fill(behind[..., None], 0))
+            ended = ended | is_end.any(1, keepdim=True)
+            if ended.all():
+                break
+            if length > 1:
+                cache.crop(1 - length)  # without the placeholders
+            position = position + num_before
+            before = self.get_input_embeddings()(spelt.masked_fill(behind, end)).to(before)
+        states = torch.cat(found, dim=1)
+        return nn.functional.pad(states, (0, 0, 0, total - states.shape[1]))
+
+    def _told_states(
+        self,
+        stack: PreTrainedModel,
+        cache: Cache,
+        mask: torch.LongTensor,
+        before: torch.FloatTensor,
+        position: torch.LongTensor,
+        told: torch.LongTensor,
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """All in one pass: the told text as a language model reads it, and behind it the placeholders of all blocks."""
+        per_pass, is_told = self.config.thoughts_per_pass, told != -100
+        if not is_told[:, 0].all():
+            raise ValueError("A row of `told` has no token: leave it out.")
+        length = int(is_told.sum(1).max())
+        tokens = told[:, :length].masked_fill(~is_told[:, :length], self.end_of_reasoning)
+        text = torch.arange(length, device=told.device)
+        placeholder = text[text % per_pass != 0]
+        inputs = torch.cat([before, self.get_input_embeddings()(tokens[:, :-1])], dim=1)
+        inputs = torch.cat([inputs, self.thought_embedding.expand(len(told), len(placeholder), -1).to(inputs)], dim=1)
+        # A placeholder sees the text as far as its block's beginning, and the placeholders of its block before it.
+        place, start = torch.cat([text, placeholder]), placeholder - placeholder % per_pass
+        text_seen = text <= torch.cat([text, start])[:, None]
+        block_seen = (start == torch.cat([text * 0 - 1, start])[:, None]) & (placeholder <= place[:, None])
+        own = torch.cat([text_seen, block_seen], dim=1).expand(len(told), -1, -1)
+        sees = torch.cat([mask[:, None, :-1].bool().expand(-1, len(place), -1), own], dim=2)
+        bias = torch.zeros(sees.shape, dtype=stack.dtype, device=told.device)
+        states = stack(
+            inputs_embeds=inputs.to(stack.dtype),
+            attention_mask=bias.masked_fill(~sees, torch.finfo(stack.dtype).min)[:, None],
+            position_ids=position + place,
+            use_cache=True,
+            **{CACHE: cache},
+        ).last_hidden_state
+        columns = text.clone()
+        columns[placeholder] = length + torch.arange(len(placeholder), device=told.device)
+        behind, rest = ~is_told[:, :length, None], (0, 0, 0, self.config.num_thoughts - length)
+        in_blocks, one_by_one = states[:, columns], states[:, :length]
+        return tuple(nn.functional.pad(part.masked_fill(behind, 0), rest) for part in (in_blocks, one_by_one))
+
+    def spelt_tokens(self, thoughts: torch.FloatTensor) -> torch.LongTensor:
+        """The token nearest to each thought, `(batch, thoughts)`, as [`read_thoughts`] reads them."""
+        table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=thoughts.device))
+        return nn.functional.linear(thoughts.to(table), table).argmax(-1)
+
+    @property
+    def end_of_reasoning(self) -> int:
+        """The token that stands for the end of a reasoning: the base's end of sequence."""
+        end = self.config.text_config.eos_token_id
+        return end[0] if isinstance(end, list) else end
+
+    def _questions(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """What stands before the last K placeholders of each row, all ending in one column, and the mask of that."""
+        is_thought = input_ids == self.config.thought_token_id
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids)
+        later = is_thought.flip(1).long().cumsum(1).flip(1)
+        is_before = (later > self.config.num_thoughts) | (later == self.config.num_thoughts) & ~is_thought
+        ends = is_before.sum(1)
+        if (ends == ends[0]).all():
+            return input_ids[:, : ends[0]], real[:, : ends[0]]
+        kept = is_before & real.bool()
+        order = kept.long().argsort(dim=1, stable=True)[:, -int(kept.sum(1).max()) :]
+        return input_ids.gather(1, order), kept.gather(1, order).long()
