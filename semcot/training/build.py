@@ -14,7 +14,7 @@ from modeling_semcot import SemCoTForCausalLM
 from semcot.encoder.reasoning_module import check_base
 from semcot.machine import dtype_named
 from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
-from semcot.training.options import BASE_ITSELF, TrainOptions
+from semcot.training.options import TOLD_IN_ORDER, TrainOptions
 
 CLONE = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
     }
     layers = dict(zip(("encoder_start_layer", "encoder_end_layer"), options.encoder_layers or [], strict=False))
     generator, found, path = options.generator, {}, None
-    if isinstance(generator, str) and generator != BASE_ITSELF:
+    if isinstance(generator, str) and not options.adapter_rank:
         path = find_base(generator, os.curdir, CLONE)
         with loading_part("generator", generator):
             found = PreTrainedConfig.get_config_dict(path)[0]
@@ -58,7 +58,7 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
             model.config.set_encoder_layers(**layers)
     else:
         generator_tokenizer = None
-        if generator == BASE_ITSELF:
+        if options.adapter_rank:
             generator = None
             settings |= {"adapter_rank": options.adapter_rank, "thoughts_per_pass": options.thoughts_per_pass}
         elif path:
@@ -68,6 +68,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         model = SemCoTForCausalLM.from_components(
             base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
         )
+    if model.config.adapter_rank and options.supervised_steps:
+        raise ValueError(TOLD_IN_ORDER)
     # What is trained is kept in float32; on a GPU it computes in bfloat16 under autocast.
     for name, weight in model.named_parameters():
         if not name.startswith("language_model."):

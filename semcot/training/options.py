@@ -1,6 +1,7 @@
 """A recipe: what a training run is told, in a YAML file, as flags, or in Python."""
 
 import argparse
+import re
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from semcot.evaluation.methods import TRAINED
 ENCODER = "reasoning_encoder"
 ENCODER_DENSE = "reasoning_encoder.dense"
 """The parts of the reasoning encoder that a stage can train: all of it, or its dense layer alone."""
-BASE_ITSELF = "base"
-"""The generator that is the base with updates."""
+BASE_ITSELF = re.compile(r"lora:([1-9]\d*)")
+"""The generator that is the base with low-rank updates, of this rank."""
+TOLD_IN_ORDER = (
+    "the thoughts of a generator lora:RANK are told a whole reasoning, in its order: give supervised_steps 0"
+)
 TRAINER = {
     "optim": "adamw_torch_fused",
     "lr_scheduler_type": "cosine",
@@ -191,12 +195,11 @@ class TrainOptions(RunOptions):
 
     generator: Annotated[int | str, BeforeValidator(_as_generator)] = Field(
         description="A number: so many first layers of the base, copied. A name or folder: a small causal LM with the "
-        "base's token ids, or a SemCoT checkpoint to train on from. base: the base itself, with updates of its layers "
-        "(LoRA) that the thoughts alone go through."
+        "base's token ids, or a SemCoT checkpoint to train on from. lora:RANK: the base itself, with updates of its "
+        "layers (LoRA) that the thoughts alone go through."
     )
-    adapter_rank: Positive = Field(default=32, description="Rank of these updates.")
     thoughts_per_pass: Positive | None = Field(
-        default=None, description="With these: so many thoughts are formed at once; by default all K."
+        default=None, description="With lora:RANK: so many thoughts are formed at once; by default all K."
     )
     num_thoughts: Positive = Field(default=5, description="K, the number of implicit tokens.")
     thought_offset: Annotated[int, Field(ge=-1, le=0)] = Field(
@@ -214,7 +217,7 @@ class TrainOptions(RunOptions):
     supervised_steps: int = Field(
         default=1,
         description="Token supervision: the thoughts spell the ends of so many last steps; the very last one has half "
-        "of them. 0: the whole reasoning, from the first thought on, as generator base needs it.",
+        "of them. 0: the whole reasoning, from the first thought on, as generator lora:RANK needs it.",
     )
 
     stages: list[Stage] = Field(
@@ -243,10 +246,8 @@ class TrainOptions(RunOptions):
             raise ValueError("no stage is left: nothing would be trained")
         if len({stage.name for stage in self.stages}) < len(self.stages):
             raise ValueError(f"stages need names of their own, got {[stage.name for stage in self.stages]}")
-        if (self.generator == BASE_ITSELF) == bool(self.supervised_steps):
-            raise ValueError(
-                "supervised_steps is 0 with generator base, whose thoughts are told in order, and only then"
-            )
+        if self.adapter_rank and self.supervised_steps:
+            raise ValueError(TOLD_IN_ORDER)
         if self.supervised_steps and not 1 <= self.supervised_steps <= (most := 1 + self.num_thoughts // 2):
             raise ValueError(f"supervised_steps must lie between 1 and {most} for this num_thoughts")
         for number, stage in enumerate(self.stages):
@@ -275,6 +276,12 @@ class TrainOptions(RunOptions):
             )
         if stage.interchange and self.supervised_steps < 2:
             raise ValueError(f"stage {stage.name} has an interchange, of several steps: give supervised_steps 2 or 3")
+
+    @property
+    def adapter_rank(self) -> int:
+        """Of a generator lora:RANK; 0 for another."""
+        found = BASE_ITSELF.fullmatch(str(self.generator))
+        return int(found[1]) if found else 0
 
     @property
     def aligns(self) -> bool:

@@ -478,8 +478,7 @@ def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
     told = {"batch_size": 16, "learning_rate": 2e-2, "train": ["generator", "projection", "thought_embedding"]}
     options = replace(
         options,
-        generator="base",
-        adapter_rank=8,
+        generator="lora:8",
         num_thoughts=24,
         thoughts_per_pass=3,
         supervised_steps=0,
@@ -502,3 +501,7 @@ def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
     assert any(weight.any() for name, weight in weights.items() if name.endswith(".up"))
     batch = AutoTokenizer.from_pretrained(folder)(["What is 3 + 4?"], return_tensors="pt")
     assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] > batch.input_ids.shape[1]
+    on = replace(options, generator=str(folder), output_dir=f"{folder}-on")
+    assert build_model(on)[0].config.thoughts_per_pass == 3, "a checkpoint of its kind is trained on as it is"
+    with pytest.raises(ValueError, match="give supervised_steps 0"):
+        build_model(replace(on, supervised_steps=1))
