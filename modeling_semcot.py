@@ -218,7 +218,11 @@ class SemCoTForCausalLM(
         # By look-up, which brings an offloaded table in.
         table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=input_ids.device))
         scores = nn.functional.linear(self.think(input_ids, attention_mask).to(table), table).float().softmax(-1)
-        return ReadThoughts(*reversed(scores.topk(top_k, dim=-1)))
+        scores, token_ids = scores.topk(top_k, dim=-1)
+        if self.config.adapter_rank:  # behind its end a reasoning says nothing more
+            is_end = (token_ids[..., :1] == self.end_of_reasoning).long()
+            token_ids = token_ids.masked_fill(is_end.cumsum(1) > is_end, self.end_of_reasoning)
+        return ReadThoughts(token_ids, scores)
 
     def generator_states(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, prefix: States | None = None

@@ -58,17 +58,20 @@ def likelihoods(
 ) -> torch.FloatTensor:
     """
     The mean log-likelihood of the tokens of each reasoning (columns) that thoughts (rows) are to spell, `(problems,
-    problems)`: of the ends of its last one, two or three steps, whichever the thoughts make likeliest of their own.
+    problems)`: of the ends of its last one, two or three steps, whichever the thoughts make likeliest of their own; for
+    thoughts in blocks, which spell whole reasonings, of the whole one. One too long for them is as unlikely as can be.
     """
     table = model.get_input_embeddings()(torch.arange(model.config.text_config.vocab_size, device=thoughts.device))
     spelt = F.linear(thoughts.to(table), table).float().log_softmax(-1)
     found, num_thoughts = [], thoughts.shape[1]
-    for steps in range(1, min(MOST_STEPS, 1 + num_thoughts // 2) + 1):
+    ends = range(1, min(MOST_STEPS, 1 + num_thoughts // 2) + 1)
+    for steps in (0,) if model.config.adapter_rank else ends:
         columns = []
         for text in texts:
             targets = torch.tensor(token_supervision_targets(text, tokenizer, num_thoughts, steps))
             (places,) = (targets != IGNORED).nonzero(as_tuple=True)
-            columns.append(spelt[:, places, targets[places]].mean(1))
+            likelihood = spelt[:, places, targets[places]].mean(1)
+            columns.append(likelihood if len(places) else spelt.min().expand(len(spelt)))
         found.append(torch.stack(columns, dim=1))
     return max(found, key=lambda matrix: matrix.diag().mean())
 

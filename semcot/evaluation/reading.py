@@ -34,7 +34,7 @@ def with_spelling(
     spelt = read(model, tokenizer, [row["question"] for row in predictions], batch_size)
     return [
         {**row, "thoughts": [tokenizer.decode([token]) for token in ids]}
-        | {"spells_result": spells(tokenizer.decode(ids), row["gold"])}
+        | {"spells_result": spells(tokenizer.decode(ids, skip_special_tokens=True), row["gold"])}
         for row, ids in zip(predictions, spelt, strict=True)
     ]
 

@@ -101,8 +101,11 @@ class Comparison:
         prompt = tokenize_prompts(self.tokenizer, [render_prompt(self.tokenizer, question)]).to(self.model.device)
         with self._first():
             token_ids, scores = self.model.read_thoughts(**prompt)
-        words = [self.tokenizer.decode([token]) for token in token_ids[0, :, 0].tolist()]
-        return list(zip(words, scores[0, :, 0].tolist(), strict=True))
+        ids = token_ids[0, :, 0].tolist()
+        if self.model.config.adapter_rank and (end := self.model.end_of_reasoning) in ids:
+            ids = ids[: ids.index(end) + 1]
+        words = [self.tokenizer.decode([token]) for token in ids]
+        return list(zip(words, scores[0, : len(ids), 0].tolist(), strict=True))
 
     def verdict(self, name: str, text: str, gold: str) -> str:
         """ "right" or "wrong", by the strict reading of a text; nothing where no gold answer is known."""

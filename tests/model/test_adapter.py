@@ -114,6 +114,15 @@ def test_nothing_is_thought_behind_the_end_of_the_reasoning(monkeypatch):
 
 
 @torch.no_grad()
+def test_nothing_is_read_behind_the_end_of_the_reasoning():
+    model, tokenizer = tiny_adapter()
+    thoughts = model.get_input_embeddings()(torch.tensor([[9, 8, 7, 6, 5], [9, END, 7, 6, 5]])) * 50
+    model.think = lambda *args: thoughts
+    read = model.read_thoughts(**prompts(tokenizer, QUESTIONS[:2]), top_k=2)
+    assert read.token_ids[..., 0].tolist() == [[9, 8, 7, 6, 5], [9, END, END, END, END]]
+
+
+@torch.no_grad()
 def test_rows_are_thought_about_as_if_alone():
     model, tokenizer = tiny_adapter()
     batch = prompts(tokenizer)
