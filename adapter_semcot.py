@@ -159,7 +159,8 @@ class BlocksMixin:
         position: torch.LongTensor,
     ) -> torch.FloatTensor:
         """Block by block; `before`, from `position` on, is what was spelt last, at first the question's last token."""
-        total, per_pass, end = self.config.num_thoughts, self.config.thoughts_per_pass, self.end_of_reasoning
+        total, end = self.config.num_thoughts, self.end_of_reasoning
+        per_pass = self.config.thoughts_per_pass or total
         found, ended = [], torch.zeros_like(position, dtype=torch.bool)
         for first in range(0, total, per_pass):
             length, num_before = min(per_pass, total - first), before.shape[1]
@@ -197,7 +198,7 @@ class BlocksMixin:
         told: torch.LongTensor,
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """All in one pass: the told text as a language model reads it, and behind it the placeholders of all blocks."""
-        per_pass, is_told = self.config.thoughts_per_pass, told != -100
+        per_pass, is_told = self.config.thoughts_per_pass or self.config.num_thoughts, told != -100
         if not is_told[:, 0].all():
             raise ValueError("A row of `told` has no token: leave it out.")
         length = int(is_told.sum(1).max())

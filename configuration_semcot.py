@@ -95,9 +95,9 @@ class SemCoTConfig(PreTrainedConfig):
             if (value := kwargs.pop(name, default)) != default:
                 raise ValueError(f"{name} is {value!r}, a setting that was dropped (docs/experiments.md): take it out.")
         self.adapter_rank = adapter_rank
-        self.thoughts_per_pass = num_thoughts if thoughts_per_pass is None else thoughts_per_pass
+        self.thoughts_per_pass = thoughts_per_pass
         whole = ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers", "adapter_rank")
-        for name in (*whole, "thoughts_per_pass"):
+        for name in whole if thoughts_per_pass is None else (*whole, "thoughts_per_pass"):
             if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand
                 raise ValueError(f"{name} must be a whole number, got {value!r}.")
         if num_thoughts < 1:
@@ -109,11 +109,11 @@ class SemCoTConfig(PreTrainedConfig):
         if any(str(prompt_template).count(part) != 1 for part in ("{question}", "{thoughts}")):
             raise ValueError(f"prompt_template must hold {{question}} and {{thoughts}} once each: {prompt_template!r}.")
 
-        if not 1 <= self.thoughts_per_pass <= num_thoughts:
+        if thoughts_per_pass is not None and not 1 <= thoughts_per_pass <= num_thoughts:
             raise ValueError(f"thoughts_per_pass must lie between 1 and {num_thoughts}, got {thoughts_per_pass}.")
         if adapter_rank and self.refiner_layers:
             raise ValueError("The base itself as a generator (adapter_rank) has no refiner: set refiner_layers to 0.")
-        if not adapter_rank and self.thoughts_per_pass < num_thoughts:
+        if not adapter_rank and thoughts_per_pass not in (None, num_thoughts):
             raise ValueError("Thoughts are formed in several passes by a generator with adapter_rank alone.")
         for name in ("thought_token_id", "refiner_layers", "adapter_rank"):
             if (value := getattr(self, name)) < 0:

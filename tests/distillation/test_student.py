@@ -134,11 +134,11 @@ def test_without_targets_no_base_is_run_and_states_may_be_given():
     for prefix in prefixes:
         batch = DistillationCollator(tokenizer.pad_token_id, prefix)(rows)
         student = Student(model, prefix)
-        thoughts, logits = student(batch["input_ids"], batch["attention_mask"])
+        thoughts, *_ = student(batch["input_ids"], batch["attention_mask"])
         for own, row in zip(thoughts, rows, strict=True):
             torch.testing.assert_close(own, model.think(torch.tensor([row["prompt_ids"]]))[0], **SAME)
         states = model.generator_states(torch.tensor([rows[0]["prompt_ids"]]))
-        given, logits = student(batch["input_ids"][:1], batch["attention_mask"][:1], generator_states=states)
+        given, logits, _ = student(batch["input_ids"][:1], batch["attention_mask"][:1], generator_states=states)
         assert logits is None
         torch.testing.assert_close(given[0], thoughts[0], **SAME)
 
