@@ -7,8 +7,8 @@ the thoughts alone go through. Ships beside modeling_semcot.py inside every chec
           K thoughts, in blocks ──► base with updates ──► states ──► projection
 
 The question is read by the base as it is. The thoughts come in blocks, each formed in one parallel pass that reads what
-the blocks before it spell: a loop over the backbone as in PCCoT (arXiv 2506.18582) and LOTUS (arXiv 2606.31779), of no
-more passes than the reasoning needs.
+the blocks before it spell, and kept as far as its thoughts are sure: a loop over the backbone as in PCCoT (arXiv
+2506.18582) and LOTUS (arXiv 2606.31779), of no more passes than the reasoning needs.
 """
 
 import copy
@@ -119,6 +119,7 @@ class BlocksMixin:
         attention_mask: torch.Tensor | None = None,
         prefix: States | None = None,
         told: torch.LongTensor | None = None,
+        first_block: int | None = None,
     ) -> tuple[torch.FloatTensor, torch.FloatTensor | None]:
         r"""
         The generator's states of the thoughts, `(batch, num_thoughts, width)`, zero behind the end of the reasoning.
@@ -131,6 +132,7 @@ class BlocksMixin:
             told (`(batch, num_thoughts)`): the tokens that each block finds before it, instead of what was spelt, with
                 the end of sequence last and -100 behind it. All blocks are then thought in one pass, and what each
                 thought would be if all before it were told comes second.
+            first_block: with `told`, so many thoughts, no more than `thoughts_per_pass`, are the first block.
         """
         base = self.language_model.base_model
         question, mask = self._questions(input_ids, attention_mask)
@@ -147,46 +149,52 @@ class BlocksMixin:
                 use_cache=True,
                 **{CACHE: cache},
             )
-        read = self.generator.onto(base), cache, mask, embeds[:, -1:], position_ids[:, -1:]
-        return (self._spelt_states(*read), None) if told is None else self._told_states(*read, told)
+        read = self.generator.onto(base), cache, mask, embeds[:, -1:]
+        if told is None:
+            return self._spelt_states(*read), None
+        return self._told_states(*read, position_ids[:, -1:], told, first_block)
 
     def _spelt_states(
-        self,
-        stack: PreTrainedModel,
-        cache: Cache,
-        mask: torch.LongTensor,
-        before: torch.FloatTensor,
-        position: torch.LongTensor,
+        self, stack: PreTrainedModel, cache: Cache, mask: torch.LongTensor, before: torch.FloatTensor
     ) -> torch.FloatTensor:
-        """Block by block; `before`, from `position` on, is what was spelt last, at first the question's last token."""
+        """Block by block; `before` is what is read next, at first the question's last token, which `mask` ends with."""
         total, end = self.config.num_thoughts, self.end_of_reasoning
         per_pass = self.config.thoughts_per_pass or total
-        found, ended = [], torch.zeros_like(position, dtype=torch.bool)
-        for first in range(0, total, per_pass):
-            length, num_before = min(per_pass, total - first), before.shape[1]
+        seen, mask = mask[:, :-1], mask[:, -1:]
+        found = before.new_zeros(len(before), total, before.shape[-1]).to(self.thought_embedding)
+        count = torch.zeros_like(mask)
+        while True:
+            length = min(per_pass, total - int(count.min()))
+            place = torch.arange(length, device=count.device)
             placeholders = self.thought_embedding.expand(len(before), length - 1, -1)
+            columns = nn.functional.pad(torch.cat([seen, mask], dim=1), (0, length - 1), value=1)
             inputs = torch.cat([before, placeholders.to(before)], dim=1)
-            columns = cache.get_seq_length() + inputs.shape[1]
             states = stack(
                 inputs_embeds=inputs.to(stack.dtype),
-                attention_mask=nn.functional.pad(mask, (0, columns - mask.shape[1]), value=1),
-                position_ids=position + torch.arange(inputs.shape[1], device=position.device),
+                attention_mask=columns,
+                position_ids=(columns.cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :],
                 use_cache=True,
                 **{CACHE: cache},
-            ).last_hidden_state[:, num_before - 1 :]
-            spelt = self.spelt_tokens(self.project(states))
-            is_end = spelt == end
-            behind = ended | (is_end.long().cumsum(1) > is_end.long())
-            found.append(states.masked_fill(behind[..., None], 0))
-            ended = ended | is_end.any(1, keepdim=True)
-            if ended.all():
-                break
+            ).last_hidden_state[:, before.shape[1] - 1 :]
+            spelt, surety = self._spell(self.project(states.to(found)))
+            # Kept are the first, those that follow as long as each is sure, and none behind an end.
+            is_kept = (surety >= self.config.thought_confidence) | (place == 0)
+            is_kept &= nn.functional.pad(spelt == end, (1, -1)).cumsum(1) == 0
+            is_kept = (is_kept & (count + place < total)).long().cumprod(1).bool()
+            rows, places = is_kept.nonzero(as_tuple=True)
+            found[rows, count[rows, 0] + places] = states[is_kept].to(found)
+            kept = is_kept.sum(1, keepdim=True)
+            ended = (is_kept & (spelt == end)).any(1, keepdim=True)
+            count = torch.where(ended, total, count + kept)
+            if int(count.min()) >= total:
+                return found
             if length > 1:
                 cache.crop(1 - length)  # without the placeholders
-            position = position + num_before
-            before = self.get_input_embeddings()(spelt.masked_fill(behind, end)).to(before)
-        states = torch.cat(found, dim=1)
-        return nn.functional.pad(states, (0, 0, 0, total - states.shape[1]))
+            # What rows have kept ends in one column.
+            seen, width = torch.cat([seen, mask], dim=1), int(kept.max())
+            column = torch.arange(width, device=count.device) - width + kept
+            mask = (column >= 0).long()
+            before = self.get_input_embeddings()(spelt.gather(1, column.clamp(min=0))).to(before)
 
     def _told_states(
         self,
@@ -196,6 +204,7 @@ class BlocksMixin:
         before: torch.FloatTensor,
         position: torch.LongTensor,
         told: torch.LongTensor,
+        first_block: int | None,
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
         """All in one pass: the told text as a language model reads it, and behind it the placeholders of all blocks."""
         per_pass, is_told = self.config.thoughts_per_pass or self.config.num_thoughts, told != -100
@@ -204,11 +213,13 @@ class BlocksMixin:
         length = int(is_told.sum(1).max())
         tokens = told[:, :length].masked_fill(~is_told[:, :length], self.end_of_reasoning)
         text = torch.arange(length, device=told.device)
-        placeholder = text[text % per_pass != 0]
+        behind_first = text - (first_block or per_pass)
+        block = torch.where(behind_first < 0, 0, text - behind_first % per_pass)
+        placeholder = text[text != block]
         inputs = torch.cat([before, self.get_input_embeddings()(tokens[:, :-1])], dim=1)
         inputs = torch.cat([inputs, self.thought_embedding.expand(len(told), len(placeholder), -1).to(inputs)], dim=1)
         # A placeholder sees the text as far as its block's beginning, and the placeholders of its block before it.
-        place, start = torch.cat([text, placeholder]), placeholder - placeholder % per_pass
+        place, start = torch.cat([text, placeholder]), block[placeholder]
         text_seen = text <= torch.cat([text, start])[:, None]
         block_seen = (start == torch.cat([text * 0 - 1, start])[:, None]) & (placeholder <= place[:, None])
         own = torch.cat([text_seen, block_seen], dim=1).expand(len(told), -1, -1)
@@ -221,16 +232,18 @@ class BlocksMixin:
             use_cache=True,
             **{CACHE: cache},
         ).last_hidden_state
+        states = states.to(self.thought_embedding.dtype)
         columns = text.clone()
         columns[placeholder] = length + torch.arange(len(placeholder), device=told.device)
         behind, rest = ~is_told[:, :length, None], (0, 0, 0, self.config.num_thoughts - length)
         in_blocks, one_by_one = states[:, columns], states[:, :length]
         return tuple(nn.functional.pad(part.masked_fill(behind, 0), rest) for part in (in_blocks, one_by_one))
 
-    def spelt_tokens(self, thoughts: torch.FloatTensor) -> torch.LongTensor:
-        """The token nearest to each thought, `(batch, thoughts)`, as [`read_thoughts`] reads them."""
+    def _spell(self, thoughts: torch.FloatTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """The token nearest to each thought, and its probability, as [`read_thoughts`] reads them."""
         table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=thoughts.device))
-        return nn.functional.linear(thoughts.to(table), table).argmax(-1)
+        scores = nn.functional.linear(thoughts.to(table), table).float().softmax(-1)
+        return tuple(reversed(scores.max(-1)))
 
     @property
     def end_of_reasoning(self) -> int:

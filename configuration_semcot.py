@@ -35,8 +35,11 @@ class SemCoTConfig(PreTrainedConfig):
             `generator_config` is the base's, and the updates are all that is stored of it. 0 for a generator with
             layers of its own.
         thoughts_per_pass (`int`, *optional*):
-            With `adapter_rank`: so many thoughts are formed at once, each pass reading what those before spell, until
-            one spells the end of sequence. All K in one pass by default.
+            With `adapter_rank`: so many thoughts, at the most, are formed at once, each pass reading what those before
+            spell, until one spells the end of sequence. All K in one pass by default.
+        thought_confidence (`float`, *optional*, defaults to 0.0):
+            Of a pass's thoughts those are kept that come before the first, but for the very first, whose token is less
+            probable than this. 0 keeps all; above 1, one thought a pass.
         share_embeddings (`bool`, *optional*, defaults to `False`):
             The generator reads the base's token embeddings and stores none (a generator cut from the base's layers).
         checkpoint_kind (`str`, *optional*, defaults to `"full"`):
@@ -72,6 +75,7 @@ class SemCoTConfig(PreTrainedConfig):
         refiner_layers: int = 0,
         adapter_rank: int = 0,
         thoughts_per_pass: int | None = None,
+        thought_confidence: float = 0.0,
         share_embeddings: bool = False,
         checkpoint_kind: str = "full",
         base_model_name_or_path: str | None = None,
@@ -95,7 +99,7 @@ class SemCoTConfig(PreTrainedConfig):
             if (value := kwargs.pop(name, default)) != default:
                 raise ValueError(f"{name} is {value!r}, a setting that was dropped (docs/experiments.md): take it out.")
         self.adapter_rank = adapter_rank
-        self.thoughts_per_pass = thoughts_per_pass
+        self.thoughts_per_pass, self.thought_confidence = thoughts_per_pass, thought_confidence
         whole = ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers", "adapter_rank")
         for name in whole if thoughts_per_pass is None else (*whole, "thoughts_per_pass"):
             if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand

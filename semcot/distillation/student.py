@@ -99,7 +99,11 @@ class Student(nn.Module):
                 embeds = model.get_input_embeddings()(input_ids[:1, : self.shared_prefix])
                 read = model.language_model.base_model(inputs_embeds=embeds, use_cache=True)[CACHE]
             prefix = [(layer.keys, layer.values) for layer in read.layers]
-        thoughts, one_by_one = map(model.project, model.states_in_blocks(input_ids, attention_mask, prefix, told))
+        # In use a block begins where the one before was no longer sure: anywhere.
+        longest = model.config.thoughts_per_pass or model.config.num_thoughts
+        first_block = int(torch.randint(longest, ())) + 1 if self.training else None
+        states = model.states_in_blocks(input_ids, attention_mask, prefix, told, first_block)
+        thoughts, one_by_one = map(model.project, states)
         if not num_targets:
             return StudentOutput(thoughts, None, one_by_one)
         read = thoughts

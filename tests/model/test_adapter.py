@@ -18,6 +18,7 @@ def tiny_adapter(family: str = "llama", per_pass: int | None = PER_PASS, **optio
     """A tiny model with updates that say something, and its tokenizer."""
     options = {"num_thoughts": K, "adapter_rank": 3, "thoughts_per_pass": per_pass} | options
     model, tokenizer = tiny_semcot(family, generator="base", **options)
+    model.projection.weight.data *= 30  # so that some thoughts are surer than others of what they spell
     torch.manual_seed(1)
     for name, weight in model.generator.named_parameters():
         if name.endswith(".up"):
@@ -35,33 +36,38 @@ def merged(model):
     return stack
 
 
-def by_hand(model, question: torch.LongTensor) -> torch.FloatTensor:
-    """The states of one question's thoughts, all behind the question read anew for each block."""
+def by_hand(model, question: torch.LongTensor) -> tuple[torch.FloatTensor, int]:
+    """The states of one question's thoughts and the passes, all behind the question read anew for each block."""
     base, stack = model.language_model.base_model, merged(model)
-    embeds, states, spelt = model.get_input_embeddings()(question[None]), [], []
-    for first in range(0, K, per_pass := model.config.thoughts_per_pass):
-        length = min(per_pass, K - first)
+    embeds, states, spelt, passes = model.get_input_embeddings()(question[None]), [], [], 0
+    while len(spelt) < K and END not in spelt:
+        length, passes = min(model.config.thoughts_per_pass, K - len(spelt)), passes + 1
         cache = base(inputs_embeds=embeds[:, :-1], use_cache=True)[CACHE]
         before = model.get_input_embeddings()(torch.tensor([spelt], dtype=torch.long)).view(1, -1, 32)
         block = model.thought_embedding.expand(1, length - 1, -1)
         out = stack(inputs_embeds=torch.cat([embeds[:, -1:], before, block], 1), use_cache=True, **{CACHE: cache})
-        new = out.last_hidden_state[:, -length:]
-        for state in new.unbind(1):
-            ended = END in spelt
-            states.append(torch.zeros_like(state) if ended else state)
-            spelt.append(END if ended else int(model.spelt_tokens(model.project(state[:, None]))))
-    return torch.stack(states, 1)
+        for place, state in enumerate(out.last_hidden_state[:, -length:].unbind(1)):
+            likely = torch.softmax(model.project(state) @ model.get_input_embeddings().weight.T, -1).max(-1)
+            if END in spelt or place and likely.values < model.config.thought_confidence:
+                break
+            states.append(state)
+            spelt.append(int(likely.indices))
+    return torch.stack(states + [torch.zeros_like(state)] * (K - len(states)), 1), passes
 
 
 @torch.no_grad()
-def test_states_are_those_of_the_merged_weights_behind_the_bases_question(family):
-    model, tokenizer = tiny_adapter(family)
-    batch = prompts(tokenizer)
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.1])
+def test_states_are_those_of_the_merged_weights_behind_the_bases_question(family, confidence):
+    model, tokenizer = tiny_adapter(family, per_pass=3, thought_confidence=confidence)
+    batch, passes = prompts(tokenizer), []
     states = model.generator_states(**batch)
     for row, ids in enumerate(batch.input_ids):
         question = ids[batch.attention_mask[row].bool()]
         question = question[: (question == model.config.thought_token_id).long().argmax()]
-        torch.testing.assert_close(states[row : row + 1], by_hand(model, question), atol=2e-4, rtol=1e-3)
+        expected, needed = by_hand(model, question)
+        torch.testing.assert_close(states[row : row + 1], expected, atol=2e-4, rtol=1e-3)
+        passes.append(needed)
+    assert confidence != 0.5 or family != "llama" or len(set(passes)) > 1, "rows keep other numbers of thoughts"
 
 
 @torch.no_grad()
@@ -70,7 +76,7 @@ def test_told_what_they_spell_blocks_are_the_same_in_one_pass(per_pass):
     model, tokenizer = tiny_adapter(per_pass=per_pass)
     batch = prompts(tokenizer, QUESTIONS)
     states, _ = model.states_in_blocks(**batch)
-    spelt = model.spelt_tokens(model.project(states))
+    spelt, _ = model._spell(model.project(states))
     spelt[states.abs().sum(-1) == 0] = -100
     told, one_by_one = model.states_in_blocks(**batch, told=spelt)
     torch.testing.assert_close(told, states, atol=1e-4, rtol=1e-3)
@@ -78,6 +84,13 @@ def test_told_what_they_spell_blocks_are_the_same_in_one_pass(per_pass):
     torch.testing.assert_close(one_by_one[:, starts], told[:, starts], atol=1e-4, rtol=1e-3)
     if per_pass != 1:
         assert (one_by_one - told).abs().max() > 0.1, "inside a block a thought does not know those before it"
+    for first_block in range(1, (per_pass or K) + 1):
+        other, same = model.states_in_blocks(**batch, told=spelt, first_block=first_block)
+        torch.testing.assert_close(same, one_by_one, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(other[:, 0], told[:, 0], atol=1e-4, rtol=1e-3)
+        if first_block < K:
+            torch.testing.assert_close(other[:, first_block], one_by_one[:, first_block], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(other, told, atol=1e-4, rtol=1e-3)
     model.config.thoughts_per_pass = 1
     torch.testing.assert_close(model.states_in_blocks(**batch, told=spelt)[0], one_by_one, atol=1e-4, rtol=1e-3)
 
@@ -95,17 +108,20 @@ def test_nothing_is_thought_behind_the_end_of_the_reasoning(monkeypatch):
         return stack
 
     monkeypatch.setattr(model.generator, "onto", counted)
-    monkeypatch.setattr(model, "spelt_tokens", lambda thoughts: torch.full(thoughts.shape[:2], 7))
+    sure = torch.ones(3, 4)
+    monkeypatch.setattr(
+        model, "_spell", lambda thoughts: (torch.full(thoughts.shape[:2], 7), sure[:, : thoughts.shape[1]])
+    )
     assert (model.generator_states(**batch).abs().sum(-1) > 0).all() and passes == [2, 3, 2]
 
     def end_at(*ends):
         said = torch.full((3, 4), 7)
         said[range(3), ends] = END
         blocks = iter(said.split(2, dim=1))
-        return lambda thoughts: next(blocks)
+        return lambda thoughts: (next(blocks), sure[:, :2])
 
     passes.clear()
-    monkeypatch.setattr(model, "spelt_tokens", end_at(0, 2, 1))
+    monkeypatch.setattr(model, "_spell", end_at(0, 2, 1))
     thoughts = model.think(**batch)
     assert passes == [2, 3], "the last thought of all is behind every row's end"
     for row, length in enumerate((1, 3, 2)):
@@ -123,8 +139,9 @@ def test_nothing_is_read_behind_the_end_of_the_reasoning():
 
 
 @torch.no_grad()
-def test_rows_are_thought_about_as_if_alone():
-    model, tokenizer = tiny_adapter()
+@pytest.mark.parametrize("confidence", [0.0, 0.5])
+def test_rows_are_thought_about_as_if_alone(confidence):
+    model, tokenizer = tiny_adapter(thought_confidence=confidence)
     batch = prompts(tokenizer)
     expected = [model.think(**prompts(tokenizer, [question]))[0] for question in QUESTIONS[:3]]
     tokenizer.padding_side = "right"
