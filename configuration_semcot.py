@@ -117,6 +117,8 @@ class SemCoTConfig(PreTrainedConfig):
             raise ValueError(f"thoughts_per_pass must lie between 1 and {num_thoughts}, got {thoughts_per_pass}.")
         if adapter_rank and self.refiner_layers:
             raise ValueError("The base itself as a generator (adapter_rank) has no refiner: set refiner_layers to 0.")
+        if type(thought_confidence) not in (int, float):
+            raise ValueError(f"thought_confidence must be a number, got {thought_confidence!r}.")
         if not adapter_rank and thoughts_per_pass not in (None, num_thoughts):
             raise ValueError("Thoughts are formed in several passes by a generator with adapter_rank alone.")
         for name in ("thought_token_id", "refiner_layers", "adapter_rank"):

@@ -17,6 +17,8 @@ from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
 from semcot.training.options import TOLD_IN_ORDER, TrainOptions
 
 CLONE = Path(__file__).parents[2]
+THOUGHTS_PER_PASS = 4
+"""Of a generator that thinks in blocks, at the most: those further ahead are learnt last."""
 CONFIDENCE = 0.9
 """How sure a thought must be to be kept in a pass whose first it is not, where thoughts come in blocks."""
 
@@ -62,8 +64,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         generator_tokenizer = None
         if options.adapter_rank:
             generator = None
-            settings |= {"adapter_rank": options.adapter_rank, "thoughts_per_pass": options.thoughts_per_pass}
-            settings |= {"thought_confidence": CONFIDENCE}
+            settings |= {"adapter_rank": options.adapter_rank, "thought_confidence": CONFIDENCE}
+            settings["thoughts_per_pass"] = min(THOUGHTS_PER_PASS, options.num_thoughts)
         elif path:
             generator = AutoModelForCausalLM.from_pretrained(path, dtype="float32", **loading)
             generator_tokenizer = AutoTokenizer.from_pretrained(path)

@@ -198,9 +198,6 @@ class TrainOptions(RunOptions):
         "base's token ids, or a SemCoT checkpoint to train on from. lora:RANK: the base itself, with updates of its "
         "layers (LoRA) that the thoughts alone go through."
     )
-    thoughts_per_pass: Positive | None = Field(
-        default=None, description="With lora:RANK: so many thoughts are formed at once; by default all K."
-    )
     num_thoughts: Positive = Field(default=5, description="K, the number of implicit tokens.")
     thought_offset: Annotated[int, Field(ge=-1, le=0)] = Field(
         default=0, description="0 reads the generator at the placeholders, -1 one to the left (the paper's code)."

@@ -24,10 +24,13 @@ def test_targets():
     assert rows["thought_labels"][1] == [-100] * 3
 
 
-def test_where_whole_reasonings_are_spelt_those_that_do_not_fit_are_left_out():
+def test_where_whole_reasonings_are_spelt_those_that_do_not_fit_are_left_out(caplog):
     tokenizer, _ = build_tokenizer(tiny_base_tokenizer(), 8)
     assert list(tokenize_problems(PROBLEMS, tokenizer, 8, supervised_steps=0)["question"]) == ["How many?"]
+    assert "2 of 3 problems have no condensed reasoning of at most 7 tokens" in caplog.text
     assert len(tokenize_problems(PROBLEMS, tokenizer, 30, supervised_steps=0)) == 2, "one has no reasoning"
+    with pytest.raises(ValueError, match="give more num_thoughts"):
+        tokenize_problems(PROBLEMS, tokenizer, 1, supervised_steps=0)
 
 
 @pytest.mark.parametrize("prepends", [False, True])

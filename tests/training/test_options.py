@@ -21,7 +21,7 @@ def test_recipes_parse(recipe):
 
 
 def test_there_are_few_options():
-    assert len(fields(TrainOptions)) + len(fields(Stage)) <= 34
+    assert len(fields(TrainOptions)) + len(fields(Stage)) <= 33
 
 
 def test_a_recipe_and_flags_that_override_it(tmp_path):
