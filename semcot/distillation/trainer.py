@@ -6,8 +6,10 @@ Stage 2 of training: the generator learns implicit tokens that mean the reasonin
 with whatever weights, and with token supervision of the thoughts beside or before it (`semcot.distillation.losses`).
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -16,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Sampler
 from transformers import Trainer
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from semcot.data.step_ends import IGNORED
 from semcot.distillation.losses import Term, alignment_loss, answer_loss, exact_matches, token_supervision_loss
@@ -136,11 +138,15 @@ class DistillationTrainer(Trainer):
             return torch.ones(num_rows, dtype=torch.bool)
         return torch.arange(num_rows) + self.args.process_index * num_rows < state.remainder
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
-        # In buckets of a whole step of all processes, so that the data's order does not depend on their number.
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> "LikeLengths":
+        # In batches of a whole step of all processes, so that the data's order does not depend on their number.
         rows = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochSampler(per_step, list(rows["length"]), seed=self.args.seed, epoch=lambda: self.epoch)
+        lengths = list(rows["length"])
+        if self.model.model.config.adapter_rank:  # what is told costs most: it is read twice, and backwards
+            told = (sum(label != IGNORED for label in labels) for labels in rows["thought_labels"])
+            lengths = list(zip(told, lengths, strict=True))
+        return LikeLengths(lengths, per_step, seed=self.args.seed, epoch=lambda: self.epoch)
 
     @property
     def epoch(self) -> int:
@@ -182,13 +188,36 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder / WEIGHTS} lacks {', '.join(missing)}.")
 
 
-class EpochSampler(LengthGroupedSampler):
-    """Draws each epoch's order from seed and epoch alone, so that a run resumed within an epoch finds its order."""
+class LikeLengths(Sampler[int]):
+    """
+    Batches of rows of like lengths, in an order of chance that seed and epoch alone decide, so that a run resumed
+    within an epoch finds its order. The longest batch comes first: what is too much for the memory is found out then.
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, epoch
+    Args:
+        lengths: of the rows; where a row has several, the one that costs most first.
+        batch_size: rows in a batch; what is left over comes last.
+        seed, epoch: of the draws; the epoch is asked for when one begins.
+    """
+
+    POOL = 200
+    """Batches among which their rows are parted by length."""
+
+    def __init__(
+        self, lengths: list[int] | list[tuple[int, ...]], batch_size: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
-        return super().__iter__()
+        rng, size = random.Random(f"{self.seed}, epoch {self.epoch()}"), self.batch_size
+        rows, pool = rng.sample(range(len(self)), len(self)), self.POOL * size
+        for i in range(0, len(rows), pool):
+            rows[i : i + pool] = sorted(rows[i : i + pool], key=self.lengths.__getitem__)
+        whole = len(rows) - len(rows) % size
+        batches = [rows[i : i + size] for i in range(0, whole, size)]
+        rng.shuffle(batches)
+        longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i][-1]], default=0)
+        batches[:1], batches[longest : longest + 1] = batches[longest : longest + 1], batches[:1]
+        return chain(*batches, rows[whole:])

@@ -8,10 +8,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
 from transformers import Trainer, set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from checkpoint_semcot import find_base
-from semcot.distillation.trainer import EpochSampler
+from semcot.distillation.trainer import LikeLengths
 from semcot.evaluation.methods import TRAINED, TrainedMethod
 from semcot.files import write_json
 from semcot.machine import dtype_named, peak_memory
@@ -143,11 +142,11 @@ class MethodTrainer(Trainer):
         stage = {"stage": self._stage_at(self.state.global_step - 1)} if "loss" in logs else {}  # of the step just done
         super().log(logs | stage, start_time)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LikeLengths:
         rows = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         epoch = lambda: int(self.state.epoch or 0)  # noqa: E731
-        return EpochSampler(per_step, list(rows["length"]), seed=self.args.seed, epoch=epoch)
+        return LikeLengths(list(rows["length"]), per_step, seed=self.args.seed, epoch=epoch)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if self.args.should_save:  # called in every process, of which one writes

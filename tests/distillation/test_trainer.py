@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from semcot.distillation import DistillationCollator, DistillationTrainer, Student, tokenize_problems
-from semcot.distillation.trainer import load_weights
+from semcot.distillation.trainer import LikeLengths, load_weights
 from semcot.encoder import build_reasoning_encoder, encode_thoughts
 
 PREFIX = 3  # of the tokens that all prompts begin with
@@ -178,6 +178,33 @@ def test_an_epoch_is_drawn_from_its_number_alone(parts, tmp_path):
     trainer.args.seed = 1
     sampler = trainer._get_train_sampler()
     assert order(0) != first, "and from the seed"
+
+
+def test_batches_have_rows_of_like_lengths_in_an_order_of_chance():
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 100, (1003, 2), generator=draw).tolist()
+    order = list(sampler := LikeLengths(lengths, 8, seed=0, epoch=lambda: 0))
+    assert len(sampler) == 1003 and sorted(order) == list(range(1003))
+    told = [[lengths[i][0] for i in order[start : start + 8]] for start in range(0, 1000, 8)]
+    assert sum(max(batch) - min(batch) for batch in told) / len(told) < 2, "rows of one length, or nearly"
+    assert max(map(max, told)) == max(told[0]), "what the memory must hold comes first"
+    longest = [max(batch) for batch in told]
+    falls = sum(after < before for before, after in zip(longest, longest[1:], strict=False))
+    assert 40 < falls < 80, "and the others in no order"
+    assert list(LikeLengths([3, 1], 8, seed=0, epoch=lambda: 0)), "fewer rows than a batch"
+
+
+def test_rows_that_are_told_alike_come_together(tmp_path):
+    """What blocks are told is read twice, and backwards; of a question's length comes less."""
+    model, tokenizer = tiny_semcot(generator=None, adapter_rank=2, thoughts_per_pass=2)
+    rows = tokenize_problems(PROBLEMS, tokenizer, model.config.num_thoughts)
+    labels = [[1] * count + [-100] * (4 - count) for count in (1, 3, 2)]
+    rows = concatenate_datasets([rows.remove_columns("thought_labels").add_column("thought_labels", labels)] * 20)
+    trainer = trainer_of(model, rows, DistillationCollator(tokenizer.pad_token_id), tmp_path)
+    trainer.args.per_device_train_batch_size = 20
+    order = list(trainer._get_train_sampler())
+    for start in (0, 20, 40):
+        assert len({i % 3 for i in order[start : start + 20]}) == 1
 
 
 def test_accuracy_is_that_of_greedy_decoding(parts, tmp_path):
