@@ -16,7 +16,7 @@ import copy
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.pytorch_utils import Conv1D
 
 try:
@@ -134,25 +134,44 @@ class BlocksMixin:
                 thought would be if all before it were told comes second.
             first_block: with `told`, so many thoughts, no more than `thoughts_per_pass`, are the first block.
         """
-        base = self.language_model.base_model
         question, mask = self._questions(input_ids, attention_mask)
-        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        cache, first = DynamicCache(config=base.config), 0
+        cache, stack = self._read(question, mask, prefix), self.generator.onto(self.language_model.base_model)
+        read = stack, cache, mask, self.embed_for_generator(question[:, -1:])
+        if told is None:
+            return self._spelt_states(*read), None
+        position = (mask.long().sum(1, keepdim=True) - 1).clamp(min=0)
+        return self._told_states(*read, position, told, first_block)
+
+    def question_states(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, prefix: States | None = None
+    ) -> States | None:
+        """
+        The base's keys and values of the questions, but for their last tokens, for thoughts and answers both; `None`
+        where the thoughts of the rows begin in several columns, or the base's cache does not keep all.
+        """
+        starts = (input_ids == self.config.thought_token_id).long().argmax(1).unique()
+        cache = DynamicCache(config=self.language_model.base_model.config)
+        if len(starts) > 1 or starts < 2 or {type(layer) for layer in cache.layers} != {DynamicLayer}:
+            return None
+        cache = self._read(*self._questions(input_ids, attention_mask), prefix)
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    @torch.no_grad()
+    def _read(self, question: torch.LongTensor, mask: torch.LongTensor, prefix: States | None) -> Cache:
+        """A cache with all of the questions but their last token, of which `prefix` has the first columns."""
+        base, first = self.language_model.base_model, 0
+        cache = DynamicCache(config=base.config)
         if prefix:
             cache, first = fill(cache, prefix, len(question)), prefix[0][0].shape[2]
-        embeds = self.embed_for_generator(question[:, first:])
-        with torch.no_grad():
+        if first < question.shape[1] - 1:
             base(
-                inputs_embeds=embeds[:, :-1].to(base.dtype),
+                inputs_embeds=self.embed_for_generator(question[:, first:-1]).to(base.dtype),
                 attention_mask=mask[:, :-1],
-                position_ids=position_ids[:, first:-1],
+                position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0)[:, first:-1],
                 use_cache=True,
                 **{CACHE: cache},
             )
-        read = self.generator.onto(base), cache, mask, embeds[:, -1:]
-        if told is None:
-            return self._spelt_states(*read), None
-        return self._told_states(*read, position_ids[:, -1:], told, first_block)
+        return cache
 
     def _spelt_states(
         self, stack: PreTrainedModel, cache: Cache, mask: torch.LongTensor, before: torch.FloatTensor

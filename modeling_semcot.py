@@ -442,12 +442,16 @@ class SemCoTForCausalLM(
             if parts := self._parts(prompt, attention_mask, generation_config, kwargs):
                 return self._answer_in_parts(parts, prompt, attention_mask, thoughts=thoughts, **kwargs)
         laid, prefix = prompt, kwargs.pop("prefix", None)  # which is known where this is a part of a batch
-        if prefix is None and shortcuts and cache is None and self._may_share(is_thought, generation_config, kwargs):
+        may_share = shortcuts and cache is None and self._may_share(is_thought, generation_config, kwargs)
+        if prefix is None and may_share:
             prefix = self.shared_prefix(prompt, attention_mask)
+        read = prefix and prefix.generator
         if prefix is not None:
             columns, kwargs["prefix"] = prefix.columns_behind(attention_mask), prefix.base
             laid, attention_mask = prompt.gather(1, columns), attention_mask.gather(1, columns)
-        embeds = self.embed_prompt(laid, attention_mask, thoughts, cached, prefix and prefix.generator)
+        if may_share and thoughts is None and self.config.adapter_rank:  # whose thoughts the base's own reading opens
+            read = kwargs["prefix"] = self.question_states(laid, attention_mask, read) or read
+        embeds = self.embed_prompt(laid, attention_mask, thoughts, cached, read)
         if shortcuts and cache is None and self._may_draft(generation_config, kwargs):
             kwargs["drafts"] = self.draft_answers(embeds[is_thought].view(len(prompt), -1, embeds.shape[-1]))
         # With inputs_embeds transformers uses a cache whatever it is told.

@@ -29,7 +29,7 @@ KNOWN_CODE = ("torch.nn.modules.", "transformers.models.", "transformers.activat
 # What transformers calls a cache: `past_key_values`, and `cache` from 5.24 on. Callers may use either name.
 CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 States = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, `(1, heads, length, head size)`."""
+"""Keys and values of each layer, `(rows, heads, length, head size)`, of one row where all have the same."""
 
 
 class Prefix(NamedTuple):
@@ -67,9 +67,10 @@ class Prefix(NamedTuple):
 
 
 def fill(cache: Cache, states: States, rows: int) -> Cache:
-    """Puts keys and values of one row into an empty cache, for each of so many."""
+    """Puts keys and values into an empty cache for so many rows: of one for all, or of each for its copies."""
     for layer, parts in enumerate(states):
-        cache.update(*(part.expand(rows, -1, -1, -1) for part in parts), layer)
+        copies = rows // len(parts[0])
+        cache.update(*(part.repeat_interleave(copies, dim=0) if copies > 1 else part for part in parts), layer)
     return cache
 
 

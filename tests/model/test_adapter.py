@@ -7,8 +7,10 @@ import torch
 from conftest import QUESTIONS, TEXTS, prompts, tiny_semcot
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache
 
 from adapter_semcot import Updated
+from generation_semcot import _is_plain
 from modeling_semcot import CACHE
 
 K, PER_PASS, END = 5, 2, 2
@@ -174,6 +176,28 @@ def test_shortcuts_change_no_answer(rows):
         told = {"max_new_tokens": 4, "do_sample": False}
         assert torch.equal(model.generate(**batch, **told), model.generate(**batch, **told, shortcuts=False))
     assert model._prefix is not None and model._prefix.generator, "a prefix was shared"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_question_is_read_once_for_thoughts_and_answer(family, padded):
+    """But where the base's cache does not keep all of it, as with a sliding window."""
+    model, tokenizer = tiny_adapter(family)
+    batch = prompts(tokenizer, QUESTIONS[: 3 if padded else 1])
+    read, forward, base = [], model.language_model.base_model.forward, model.language_model.base_model
+    base.forward = lambda *args, **told: (read.append(told["inputs_embeds"].shape[1]), forward(*args, **told))[1]
+    told = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": False}
+    answers = model.generate(**batch, **told)
+    question = int((batch.input_ids[0] == model.config.thought_token_id).long().argmax())
+    prefill = max(read[1:])
+    kept = _is_plain(DynamicCache(config=base.config))
+    assert prefill == batch.input_ids.shape[1] - (question - 1 if kept else 0)
+    assert torch.equal(answers, model.generate(**batch, **told, shortcuts=False))
+    drawn = {"max_new_tokens": 3, "do_sample": True, "num_return_sequences": 2}
+    torch.manual_seed(0)
+    answers = model.generate(**batch, **drawn)
+    torch.manual_seed(0)
+    assert torch.equal(answers, model.generate(**batch, **drawn, shortcuts=False)), "each row's copies have its own"
 
 
 @torch.no_grad()
