@@ -101,6 +101,7 @@ def compare(
     if unknown := sorted({*(methods or ())}.difference(names)):
         raise ValueError(f"There is nothing named {', '.join(unknown)} to compare; there are {', '.join(names)}.")
     files = {seed: draw_problems(comparison, seed, runs) for seed in comparison.seeds}
+    sets = {title: shuffled(data, runs / f"{title.replace(' ', '_')}.jsonl") for title, data in comparison.data.items()}
     for name in methods or names:
         rows, trained = [], []
         for seed, file in files.items():
@@ -117,7 +118,7 @@ def compare(
             told = {**own, "model": str(model), "methods": [method], "latency_samples": 0}
             asked = {
                 title: EvalOptions(data=data, output_dir=str(folder / "answers" / data.replace("/", "-")), **told)
-                for title, data in comparison.data.items()
+                for title, data in sets.items()
             }
             rows += [{"title": title, "train_seed": seed, **evaluated(options)} for title, options in asked.items()]
             for title, latencies in timed(asked, own["latency_samples"], folder / "latencies.json").items():
@@ -145,6 +146,19 @@ def draw_problems(comparison: Comparison, seed: int, runs: Path) -> Path:
         rows = concatenate_datasets(drawn).shuffle(seed=seed)
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return file
+
+
+def shuffled(data: str, file: Path) -> str:
+    """
+    A file of problems in an order of chance, the same for all: so many first ones are then a fair sample, also of a set
+    that begins with easier ones. Named data are asked as they are.
+    """
+    if not Path(data).is_file():
+        return data
+    if not file.exists():
+        rows = load_problems(data, "eval").shuffle(seed=0)
+        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return str(file)
 
 
 def train_for_minutes(comparison: Comparison, name: str, seed: int, problems: Path, folder: Path) -> dict[str, Any]:
