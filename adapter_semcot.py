@@ -4,11 +4,13 @@ A generator that is the base itself, with a low-rank update of each of its linea
 the thoughts alone go through. Ships beside modeling_semcot.py inside every checkpoint as remote code.
 
     question ──► base ──► keys and values ──┐
-          K thoughts, in blocks ──► base with updates ──► states ──► projection
+          K thoughts, in blocks ──► base with updates ──► states ──► soft tokens + projection
 
-The question is read by the base as it is. The thoughts come in blocks, each formed in one parallel pass that reads what
-the blocks before it spell, and kept as far as its thoughts are sure: a loop over the backbone as in PCCoT (arXiv
-2506.18582) and LOTUS (arXiv 2606.31779), of no more passes than the reasoning needs.
+A thought is what its state spells by the base's own head, as a mean of token embeddings, which the base reads as it
+reads text; the projection, which starts at zero, adds to it. The question is read by the base as it is. The thoughts
+come in blocks, each formed in one parallel pass that reads what the blocks before it spell, and kept as far as its
+thoughts are sure: a loop over the backbone as in PCCoT (arXiv 2506.18582) and LOTUS (arXiv 2606.31779), of no more
+passes than the reasoning needs.
 """
 
 import copy
@@ -23,6 +25,10 @@ try:
     from .prefix_semcot import CACHE, States, fill
 except ImportError:  # as a plain top-level module, from a clone or an installation
     from prefix_semcot import CACHE, States, fill
+
+
+LIKELIEST = 8
+"""Tokens whose embeddings make up a thought: the others have next to no probability."""
 
 
 class LowRank(nn.Module):
@@ -195,7 +201,7 @@ class BlocksMixin:
                 use_cache=True,
                 **{CACHE: cache},
             ).last_hidden_state[:, before.shape[1] - 1 :]
-            spelt, surety = self._spell(self.project(states.to(found)))
+            spelt, surety = self._spell(states)
             # Kept are the first, those that follow as long as each is sure, and none behind an end.
             is_kept = (surety >= self.config.thought_confidence) | (place == 0)
             is_kept &= nn.functional.pad(spelt == end, (1, -1)).cumsum(1) == 0
@@ -258,11 +264,29 @@ class BlocksMixin:
         in_blocks, one_by_one = states[:, columns], states[:, :length]
         return tuple(nn.functional.pad(part.masked_fill(behind, 0), rest) for part in (in_blocks, one_by_one))
 
-    def _spell(self, thoughts: torch.FloatTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """The token nearest to each thought, and its probability, as [`read_thoughts`] reads them."""
-        table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=thoughts.device))
-        scores = nn.functional.linear(thoughts.to(table), table).float().softmax(-1)
-        return tuple(reversed(scores.max(-1)))
+    def soft_tokens(self, states: torch.FloatTensor) -> torch.FloatTensor:
+        """
+        The embeddings of what states spell, `(…, hidden size)`: a mean over the `LIKELIEST` tokens by their
+        probabilities, zero behind the end of the reasoning. A base reads a token that is sure as if it were written.
+        """
+        scores, tokens = self.head_scores(states).topk(min(LIKELIEST, self.config.text_config.vocab_size), dim=-1)
+        embeds = self.get_input_embeddings()(tokens)
+        mean = (scores.softmax(-1).to(embeds).unsqueeze(-1) * embeds).sum(-2)
+        return mean * states.any(-1, keepdim=True)
+
+    def head_scores(self, states: torch.FloatTensor, token_ids: torch.LongTensor | None = None) -> torch.FloatTensor:
+        """The base's logits, of these tokens or of all, for states of its last layer."""
+        head = self.get_output_embeddings()
+        weight = getattr(head, "weight", None)
+        if token_ids is None or type(weight) is not nn.Parameter or weight.is_meta or not weight.is_floating_point():
+            scores = head(states.to(self.language_model.dtype)).float()
+            return scores if token_ids is None else scores[..., token_ids]
+        bias = None if head.bias is None else head.bias[token_ids]
+        return nn.functional.linear(states.to(weight.dtype), weight[token_ids], bias).float()
+
+    def _spell(self, states: torch.FloatTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """The likeliest token of each state, and its probability."""
+        return tuple(reversed(self.head_scores(states).softmax(-1).max(-1)))
 
     @property
     def end_of_reasoning(self) -> int:

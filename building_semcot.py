@@ -124,7 +124,10 @@ class BuildingMixin:
 
     @torch.no_grad()
     def _start_at_embedding_scale(self) -> None:
-        """Starts the thought embedding and the projection at the root mean square of the base's token embeddings."""
+        """
+        Starts the thought embedding and the projection at the root mean square of the base's token embeddings; at zero
+        that of the base as its own generator, whose thoughts are soft tokens.
+        """
         embed = self.get_input_embeddings()
         own_embed = embed if self.config.share_embeddings else self.generator.get_input_embeddings()
         table, own_table = embed.weight, own_embed.weight
@@ -134,15 +137,17 @@ class BuildingMixin:
         width = self.thought_embedding.shape[0]
         self.thought_embedding.copy_(torch.randn(width, generator=draw) * own_rms.cpu())
         ids = torch.randint(own_table.shape[0], (1, 64), generator=draw).to(table.device)
-        stack = self.language_model.base_model if self.config.adapter_rank else self.generator
-        states = stack(inputs_embeds=own_embed(ids).to(stack.dtype))
+        self.projection.bias.zero_()
+        if self.config.adapter_rank:
+            self.projection.weight.zero_()
+            return
+        states = self.generator(inputs_embeds=own_embed(ids).to(self.generator.dtype))
         state_rms = _rms(states.last_hidden_state)
         if self.projection.in_features == self.projection.out_features:
             weight = torch.eye(width)
         else:
             weight = torch.randn(self.projection.weight.shape, generator=draw) / width**0.5
         self.projection.weight.copy_(weight.to(table.device) * (base_rms / state_rms))
-        self.projection.bias.zero_()
 
 
 def first_layers(base: PreTrainedModel, num_layers: int) -> PreTrainedModel:

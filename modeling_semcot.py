@@ -212,12 +212,10 @@ class SemCoTForCausalLM(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, top_k: int = 1
     ) -> ReadThoughts:
         r"""
-        What the thoughts of a batch of prompts spell, read with the base's token embeddings as with an output table:
-        after token supervision, the ends of the steps of a reasoning. `input_ids` and `attention_mask` as of [`think`].
+        What the thoughts of a batch of prompts spell (see [`spelt_scores`]): after token supervision, the ends of the
+        steps of a reasoning. `input_ids` and `attention_mask` as of [`think`].
         """
-        # By look-up, which brings an offloaded table in.
-        table = self.get_input_embeddings()(torch.arange(self.config.text_config.vocab_size, device=input_ids.device))
-        scores = nn.functional.linear(self.think(input_ids, attention_mask).to(table), table).float().softmax(-1)
+        scores = self.spelt_scores(self.generator_states(input_ids, attention_mask)).softmax(-1)
         scores, token_ids = scores.topk(top_k, dim=-1)
         if self.config.adapter_rank:  # behind its end a reasoning says nothing more
             is_end = (token_ids[..., :1] == self.end_of_reasoning).long()
@@ -276,9 +274,29 @@ class SemCoTForCausalLM(
 
     def project(self, states: torch.FloatTensor) -> torch.FloatTensor:
         r"""Refiner and projection: `(batch, num_thoughts, generator width)` to `(batch, num_thoughts, hidden_size)`."""
+        if self.config.adapter_rank:
+            return self.soft_tokens(states) + self.projection(states)
         if self.refiner is not None:
             states = states + self.refiner(inputs_embeds=states, use_cache=False).last_hidden_state
         return self.projection(states)
+
+    def spelt_scores(
+        self,
+        states: torch.FloatTensor,
+        token_ids: torch.LongTensor | None = None,
+        thoughts: torch.FloatTensor | None = None,
+    ) -> torch.FloatTensor:
+        r"""
+        Logits of the tokens, `(batch, num_thoughts, vocabulary)` or of `token_ids` alone, that the thoughts of these
+        states spell: those of the base's token embeddings, as an output table, for the thoughts (`thoughts`, if they
+        are known); those of the base's head for states of the base as its own generator.
+        """
+        if self.config.adapter_rank:
+            return self.head_scores(states, token_ids)
+        # By look-up, which brings an offloaded table in.
+        ids = torch.arange(self.config.text_config.vocab_size) if token_ids is None else token_ids
+        table = self.get_input_embeddings()(ids.to(states.device))
+        return nn.functional.linear((self.project(states) if thoughts is None else thoughts).to(table), table).float()
 
     def embed_prompt(
         self,

@@ -197,7 +197,8 @@ def test_mistakes_tells_spelling_from_answering(checkpoint, call, tmp_path):
         thoughts = wanted.clone()
         if wrong is not None:
             thoughts[wrong] = wanted[wrong - 1]  # the sign before it
-        model.think = lambda *ids, thoughts=thoughts, **batch: thoughts.unsqueeze(0)
+        model.project = lambda states: states
+        model.generator_states = lambda *ids, thoughts=thoughts, **batch: thoughts.unsqueeze(0)
         (found,) = mistakes.read_thoughts(model, tokenizer, [problem])
         assert (found["before"], found["last"]) == (before, last)
 

@@ -27,12 +27,14 @@ BASE = "language_model."
 
 class StudentOutput(NamedTuple):
     """
-    `thoughts` `(batch, K, hidden)` and the logits of the targets, `(batch, num_targets, vocabulary)`, or none. Of a
-    generator that thinks in blocks also what each thought would be if all before it were told, `one_by_one`.
+    The generator's `states` `(batch, K, its width)`, the `thoughts` `(batch, K, hidden)` made of them and the logits of
+    the targets, `(batch, num_targets, vocabulary)`, or none. Of a generator that thinks in blocks thoughts where the
+    base reads them alone, and the states that would be if all before each thought were told, `one_by_one`.
     """
 
-    thoughts: torch.FloatTensor
-    logits: torch.FloatTensor | None
+    states: torch.FloatTensor
+    thoughts: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
     one_by_one: torch.FloatTensor | None = None
 
 
@@ -69,18 +71,20 @@ class Student(nn.Module):
         if model.config.adapter_rank:
             return self._think_in_blocks(input_ids, attention_mask, num_targets, thought_labels)
         if generator_states is not None:
-            return StudentOutput(model.project(generator_states), None)
+            return StudentOutput(generator_states, model.project(generator_states))
         if self.shared_prefix:
             first = int((input_ids[0] == model.config.thought_token_id).nonzero()[0])
-            thoughts = model.project(self._generator_states(input_ids, attention_mask, first))
+            states = self._generator_states(input_ids, attention_mask, first)
+            thoughts = model.project(states)
             logits = self._logits(input_ids, attention_mask, thoughts, first, num_targets) if num_targets else None
-            return StudentOutput(thoughts, logits)
-        thoughts = model.think(input_ids, attention_mask)
+            return StudentOutput(states, thoughts, logits)
+        states = model.generator_states(input_ids, attention_mask)
+        thoughts = model.project(states)
         if not num_targets:
-            return StudentOutput(thoughts, None)
+            return StudentOutput(states, thoughts)
         targets = _last_positions(num_targets, input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "thoughts": thoughts}
-        return StudentOutput(thoughts, model(**inputs, logits_to_keep=targets, use_cache=False).logits)
+        return StudentOutput(states, thoughts, model(**inputs, logits_to_keep=targets, use_cache=False).logits)
 
     def _think_in_blocks(
         self,
@@ -102,14 +106,12 @@ class Student(nn.Module):
         # In use a block begins where the one before was no longer sure: anywhere.
         longest = model.config.thoughts_per_pass or model.config.num_thoughts
         first_block = int(torch.randint(longest, ())) + 1 if self.training else None
-        states = model.states_in_blocks(input_ids, attention_mask, prefix, told, first_block)
-        thoughts, one_by_one = map(model.project, states)
+        states, one_by_one = model.states_in_blocks(input_ids, attention_mask, prefix, told, first_block)
         if not num_targets:
-            return StudentOutput(thoughts, None, one_by_one)
-        read = thoughts
-        if not self.training:
-            read = model.project(model.states_in_blocks(input_ids, attention_mask, prefix)[0])
-        return StudentOutput(thoughts, self._logits(input_ids, attention_mask, read, first, num_targets), one_by_one)
+            return StudentOutput(states, one_by_one=one_by_one)
+        untold = states if self.training else model.states_in_blocks(input_ids, attention_mask, prefix)[0]
+        logits = self._logits(input_ids, attention_mask, model.project(untold), first, num_targets)
+        return StudentOutput(states, model.project(states), logits, one_by_one)
 
     def _generator_states(
         self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor, first: int

@@ -17,7 +17,6 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import Sampler
 from transformers import Trainer
 
@@ -107,19 +106,19 @@ class DistillationTrainer(Trainer):
             terms["answer_loss"] = answer_loss(logits, targets)
             terms["accuracy"] = exact_matches(logits, targets)
         if "alignment" in self.losses:
-            terms["alignment_loss"] = alignment_loss(self.reasoning_encoder, outputs.thoughts, embedding)
+            thoughts = self.model.model.project(outputs.states) if outputs.thoughts is None else outputs.thoughts
+            terms["alignment_loss"] = alignment_loss(self.reasoning_encoder, thoughts, embedding)
         if "token_supervision" in self.losses:
-            table = self.model.model.get_input_embeddings().weight
+            read, told_apart = self.model.model.spelt_scores, None
             if model.training and self.supervised_tokens is not None:
-                told_apart = self._told_apart(len(table)).to(table.device)
-                table = table[told_apart]
+                told_apart = self._told_apart(self.model.model.config.text_config.vocab_size).to(thought_labels)
                 places = torch.searchsorted(told_apart, thought_labels)
                 thought_labels = torch.where(thought_labels == IGNORED, IGNORED, places)
-            scores = F.linear(outputs.thoughts, table.to(outputs.thoughts.dtype)).float()
+            scores = read(outputs.states, told_apart, outputs.thoughts)
             terms["token_supervision_loss"] = token_supervision_loss(scores, thought_labels)
             terms["token_supervision_accuracy"] = exact_matches(scores, thought_labels)
             if outputs.one_by_one is not None:
-                scores = F.linear(outputs.one_by_one, table.to(outputs.thoughts.dtype)).float()
+                scores = read(outputs.one_by_one, told_apart)
                 one_by_one, block = token_supervision_loss(scores, thought_labels), terms["token_supervision_loss"]
                 terms["one_by_one_loss"] = one_by_one
                 terms["token_supervision_loss"] = Term((block.total + one_by_one.total) / 2, block.count)

@@ -43,27 +43,27 @@ def reasoning_of(problem: dict[str, str]) -> str:
 @torch.no_grad()
 def think_all(
     model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], batch_size: int = 16
-) -> torch.FloatTensor:
-    """The thoughts of all questions, `(questions, K, hidden size)`."""
-    found = []
+) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+    """The thoughts of all questions, `(questions, K, hidden size)`, and log-likelihoods of the tokens they spell."""
+    thoughts, spelt = [], []
     for start in range(0, len(questions), batch_size):
         prompts = [render_prompt(tokenizer, question) for question in questions[start : start + batch_size]]
-        found.append(model.think(**tokenize_prompts(tokenizer, prompts).to(model.device)))
-    return torch.cat(found)
+        states = model.generator_states(**tokenize_prompts(tokenizer, prompts).to(model.device))
+        thoughts.append(model.project(states))
+        spelt.append(model.spelt_scores(states).log_softmax(-1))
+    return torch.cat(thoughts), torch.cat(spelt)
 
 
 @torch.no_grad()
 def likelihoods(
-    model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, thoughts: torch.FloatTensor, texts: Sequence[str]
+    model: SemCoTForCausalLM, tokenizer: PreTrainedTokenizerBase, spelt: torch.FloatTensor, texts: Sequence[str]
 ) -> torch.FloatTensor:
     """
     The mean log-likelihood of the tokens of each reasoning (columns) that thoughts (rows) are to spell, `(problems,
     problems)`: of the ends of its last one, two or three steps, whichever the thoughts make likeliest of their own; for
     thoughts in blocks, which spell whole reasonings, of the whole one. One too long for them is as unlikely as can be.
     """
-    table = model.get_input_embeddings()(torch.arange(model.config.text_config.vocab_size, device=thoughts.device))
-    spelt = F.linear(thoughts.to(table), table).float().log_softmax(-1)
-    found, num_thoughts = [], thoughts.shape[1]
+    found, num_thoughts = [], spelt.shape[1]
     ends = range(1, min(MOST_STEPS, 1 + num_thoughts // 2) + 1)
     for steps in (0,) if model.config.adapter_rank else ends:
         columns = []

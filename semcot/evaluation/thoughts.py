@@ -56,9 +56,9 @@ def study_thoughts(
     texts = list(map(reasoning_of, problems))
     if not all(texts):
         return Thoughts(rows, spelling_shares(rows), [])
-    thoughts = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size)
+    thoughts, spelt = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size)
     states = mean_states(model, tokenizer, thoughts, texts, batch_size)
-    likeness = {"tokens": likelihoods(model, tokenizer, thoughts, texts), "states": cosines(states)}
+    likeness = {"tokens": likelihoods(model, tokenizer, spelt, texts), "states": cosines(states)}
     found = [{"by": name, **retrieval(matrix, texts)} for name, matrix in likeness.items()]
     shown = likeness["tokens"][:SHOWN, :SHOWN].cpu().numpy()
     return Thoughts(rows, spelling_shares(rows), found, shown, _plane(states)[:, :SHOWN])

@@ -134,13 +134,13 @@ def test_without_targets_no_base_is_run_and_states_may_be_given():
     for prefix in prefixes:
         batch = DistillationCollator(tokenizer.pad_token_id, prefix)(rows)
         student = Student(model, prefix)
-        thoughts, *_ = student(batch["input_ids"], batch["attention_mask"])
+        thoughts = student(batch["input_ids"], batch["attention_mask"]).thoughts
         for own, row in zip(thoughts, rows, strict=True):
             torch.testing.assert_close(own, model.think(torch.tensor([row["prompt_ids"]]))[0], **SAME)
         states = model.generator_states(torch.tensor([rows[0]["prompt_ids"]]))
-        given, logits, _ = student(batch["input_ids"][:1], batch["attention_mask"][:1], generator_states=states)
-        assert logits is None
-        torch.testing.assert_close(given[0], thoughts[0], **SAME)
+        given = student(batch["input_ids"][:1], batch["attention_mask"][:1], generator_states=states)
+        assert given.logits is None
+        torch.testing.assert_close(given.thoughts[0], thoughts[0], **SAME)
 
 
 def test_what_is_shared_is_what_all_prompts_begin_with():

@@ -59,7 +59,7 @@ def spelling():
         questions = tokenizer.batch_decode(input_ids)
         return torch.stack([own[int(question.partition("Question ")[2][0])] for question in questions])
 
-    model.think = think
+    model.generator_states, model.project = think, lambda thoughts: thoughts
     return model, tokenizer, problems
 
 
@@ -86,10 +86,10 @@ def test_thoughts_that_are_their_reasonings_find_them(spelling, way):
     model, tokenizer, problems = spelling
 
     def found(problems):
-        thoughts = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size=2)
+        thoughts, spelt = think_all(model, tokenizer, [problem["question"] for problem in problems], batch_size=2)
         texts = list(map(reasoning_of, problems))
         if way == "tokens":
-            return retrieval(likelihoods(model, tokenizer, thoughts, texts), texts)
+            return retrieval(likelihoods(model, tokenizer, spelt, texts), texts)
         return retrieval(cosines(mean_states(model, tokenizer, thoughts, texts, batch_size=2)), texts)
 
     row = found(problems)
@@ -107,8 +107,8 @@ def test_likelihoods_are_those_of_the_ends_of_as_many_steps_as_the_thoughts_spel
         targets = torch.tensor([token_supervision_targets(text, tokenizer, 6, steps) for text in texts])
         assert (targets != -100).all()
         thoughts = table[targets] * 30 / table[targets].norm(dim=-1, keepdim=True)
-        found = likelihoods(model, tokenizer, thoughts, texts)
         read = (thoughts @ table.T).log_softmax(-1)
+        found = likelihoods(model, tokenizer, read, texts)
         for i in range(2):
             for j in range(2):
                 expected = sum(read[i, k, token] for k, token in enumerate(targets[j])) / 6

@@ -20,7 +20,7 @@ def tiny_adapter(family: str = "llama", per_pass: int | None = PER_PASS, **optio
     """A tiny model with updates that say something, and its tokenizer."""
     options = {"num_thoughts": K, "adapter_rank": 3, "thoughts_per_pass": per_pass} | options
     model, tokenizer = tiny_semcot(family, generator="base", **options)
-    model.projection.weight.data *= 30  # so that some thoughts are surer than others of what they spell
+    model.get_output_embeddings().weight.data *= 4  # so that some thoughts are surer than others of what they spell
     torch.manual_seed(1)
     for name, weight in model.generator.named_parameters():
         if name.endswith(".up"):
@@ -49,7 +49,7 @@ def by_hand(model, question: torch.LongTensor) -> tuple[torch.FloatTensor, int]:
         block = model.thought_embedding.expand(1, length - 1, -1)
         out = stack(inputs_embeds=torch.cat([embeds[:, -1:], before, block], 1), use_cache=True, **{CACHE: cache})
         for place, state in enumerate(out.last_hidden_state[:, -length:].unbind(1)):
-            likely = torch.softmax(model.project(state) @ model.get_input_embeddings().weight.T, -1).max(-1)
+            likely = torch.softmax(model.get_output_embeddings()(state), -1).max(-1)
             if END in spelt or place and likely.values < model.config.thought_confidence:
                 break
             states.append(state)
@@ -78,7 +78,7 @@ def test_told_what_they_spell_blocks_are_the_same_in_one_pass(per_pass):
     model, tokenizer = tiny_adapter(per_pass=per_pass)
     batch = prompts(tokenizer, QUESTIONS)
     states, _ = model.states_in_blocks(**batch)
-    spelt, _ = model._spell(model.project(states))
+    spelt, _ = model._spell(states)
     spelt[states.abs().sum(-1) == 0] = -100
     told, one_by_one = model.states_in_blocks(**batch, told=spelt)
     torch.testing.assert_close(told, states, atol=1e-4, rtol=1e-3)
@@ -95,6 +95,24 @@ def test_told_what_they_spell_blocks_are_the_same_in_one_pass(per_pass):
     torch.testing.assert_close(other, told, atol=1e-4, rtol=1e-3)
     model.config.thoughts_per_pass = 1
     torch.testing.assert_close(model.states_in_blocks(**batch, told=spelt)[0], one_by_one, atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_thoughts_are_the_embeddings_of_what_they_spell(family):
+    """So that the base reads a thought that is sure as the token; the projection starts at zero."""
+    model, tokenizer = tiny_adapter(family, thought_confidence=0.5)
+    states = model.generator_states(**prompts(tokenizer))
+    scores = model.get_output_embeddings()(states)
+    likeliest = scores.topk(8, dim=-1)
+    expected = likeliest.values.softmax(-1).unsqueeze(-1) * model.get_input_embeddings()(likeliest.indices)
+    expected = expected.sum(-2).where(states.any(-1, keepdim=True), 0.0)
+    torch.testing.assert_close(model.project(states), expected)
+    sure = model.get_output_embeddings().weight[[9, 8]][None] * 1000
+    torch.testing.assert_close(model.project(sure), model.get_input_embeddings()(torch.tensor([[9, 8]])))
+    some = torch.tensor([3, 300])
+    torch.testing.assert_close(model.spelt_scores(states, some), scores[..., some])
+    model.projection.bias.fill_(0.5)
+    torch.testing.assert_close(model.project(states), expected + 0.5)
 
 
 @torch.no_grad()
@@ -134,8 +152,8 @@ def test_nothing_is_thought_behind_the_end_of_the_reasoning(monkeypatch):
 @torch.no_grad()
 def test_nothing_is_read_behind_the_end_of_the_reasoning():
     model, tokenizer = tiny_adapter()
-    thoughts = model.get_input_embeddings()(torch.tensor([[9, 8, 7, 6, 5], [9, END, 7, 6, 5]])) * 50
-    model.think = lambda *args: thoughts
+    states = model.get_output_embeddings().weight[torch.tensor([[9, 8, 7, 6, 5], [9, END, 7, 6, 5]])] * 50
+    model.generator_states = lambda *args: states
     read = model.read_thoughts(**prompts(tokenizer, QUESTIONS[:2]), top_k=2)
     assert read.token_ids[..., 0].tolist() == [[9, 8, 7, 6, 5], [9, END, END, END, END]]
 
@@ -183,6 +201,7 @@ def test_shortcuts_change_no_answer(rows):
 def test_a_question_is_read_once_for_thoughts_and_answer(family, padded):
     """But where the base's cache does not keep all of it, as with a sliding window."""
     model, tokenizer = tiny_adapter(family)
+    model.config.draft_marks = {}  # the base would read drafted answers too
     batch = prompts(tokenizer, QUESTIONS[: 3 if padded else 1])
     read, forward, base = [], model.language_model.base_model.forward, model.language_model.base_model
     base.forward = lambda *args, **told: (read.append(told["inputs_embeds"].shape[1]), forward(*args, **told))[1]

@@ -69,10 +69,11 @@ def test_thoughts_are_read_as_the_tokens_that_they_are_nearest_to(semcot):
     batch = prompts(tokenizer)
     table = model.get_input_embeddings().weight
     spelt = torch.tensor([[5, 6, 7], [300, 6, 5], [9, 9, 200]])
-    model.think = lambda *_: 30 * table[spelt] / table[spelt].norm(dim=-1, keepdim=True)
+    model.project = lambda states: states
+    model.generator_states = lambda *_: 30 * table[spelt] / table[spelt].norm(dim=-1, keepdim=True)
     read = model.read_thoughts(**batch, top_k=2)
     assert torch.equal(read.token_ids[..., 0], spelt) and read.token_ids.shape == read.scores.shape == (3, 3, 2)
-    expected = (model.think() @ table.T).softmax(-1)
+    expected = (model.generator_states() @ table.T).softmax(-1)
     torch.testing.assert_close(read.scores[..., 0], expected.take_along_dim(spelt.unsqueeze(-1), -1)[..., 0])
     assert (read.scores[..., 0] > read.scores[..., 1]).all() and not read.scores.requires_grad
 
