@@ -262,6 +262,11 @@ class TrainOptions(RunOptions):
             return
         if not any(stage.losses.values()):
             raise ValueError(f"stage {stage.name} has no loss of any weight")
+        if self.adapter_rank and "projection" in stage.train and not {"answer", "alignment"} & stage.losses.keys():
+            raise ValueError(
+                f"stage {stage.name} trains the projection, which has no part in what the thoughts of a generator "
+                "lora:RANK spell: leave it out of a stage without answers or alignment"
+            )
         if "alignment" in stage.losses and not (earlier and earlier[0].trains_encoder):
             raise ValueError(
                 f"stage {stage.name} aligns thoughts with reasonings: put a stage that trains {ENCODER} before it, "

@@ -475,7 +475,8 @@ def test_help_from_another_folder(script, tmp_path):
 
 def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
     """From nothing, on problems that it knows, until blocks are spelt as the text; saved, loaded, resumed."""
-    told = {"batch_size": 16, "learning_rate": 2e-2, "train": ["generator", "projection", "thought_embedding"]}
+    told, started = {"batch_size": 16, "learning_rate": 2e-2}, ["generator", "thought_embedding"]
+    spelling, answering = {"token_supervision": 1}, {"answer": 1, "token_supervision": 0.5}
     options = replace(
         options,
         generator="lora:8",
@@ -483,11 +484,13 @@ def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
         supervised_steps=0,
         dataset={"synthetic_expressions:1": 40},
         stages=[
-            Stage(name="thoughts", losses={"token_supervision": 1}, epochs=30, **told),
-            Stage(name="answers", losses={"answer": 1, "token_supervision": 0.5}, epochs=5, base_noise=0.1, **told),
+            Stage(name="thoughts", train=started, losses=spelling, epochs=30, **told),
+            Stage(name="answers", train=[*started, "projection"], losses=answering, epochs=5, base_noise=0.1, **told),
         ],
         max_steps=-1,
     )
+    with pytest.raises(ValueError, match="the projection, which has no part"):
+        replace(options, stages=[Stage(train=["projection"], losses=spelling)])
     train(options)
     history, folder = histories(options)["thoughts"], Path(options.output_dir)
     first, last = ([entry for entry in history if "one_by_one_loss" in entry][end] for end in (0, -1))
