@@ -27,7 +27,7 @@ except ImportError as error:
     raise ImportError("The OpenVINO engine needs: pip install 'semcot[openvino]'") from error
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-"""What is multiplied, by a model's dtype. bfloat16 is the faster where the CPU has AVX-512 BF16 or AMX."""
+"""What is multiplied, by a model's dtype; bfloat16 only where the CPU has it (AVX-512 BF16 or AMX)."""
 
 
 def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCoTForCausalLM:
@@ -144,14 +144,18 @@ class OpenVINOHead:
 def _compiled(
     wrap: Callable[[nn.Module], nn.Module], module: nn.Module, example: tuple[torch.Tensor, ...], threads: int
 ) -> Callable[..., list[torch.Tensor]]:
-    """The wrapped module as a function, calculated in the module's dtype, from float32 to float32."""
+    """The wrapped module as a function, calculated in the module's dtype if the CPU has it, from float32 to float32."""
     dtype = next(module.parameters()).dtype
     module = copy.deepcopy(module).float()  # of float32 weights OpenVINO would share some
     vars(module).pop("forward", None)  # an earlier engine's
     with torch.no_grad():
         graph = openvino.convert_model(wrap(module.eval()), example_input=example)
-    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": threads}
-    request = openvino.compile_model(graph, "CPU", settings | {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    core, precision = openvino.Core(), PRECISIONS[dtype]
+    # Elsewhere OpenVINO (2026.4) imitates bfloat16, and rows that are padded on the left come out as NaN.
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        precision = "f32"
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    request = core.compile_model(graph, "CPU", settings | {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
     lock = Lock()
 
     def run(*inputs: torch.Tensor) -> list[torch.Tensor]:

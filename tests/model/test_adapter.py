@@ -16,11 +16,12 @@ from modeling_semcot import CACHE
 K, PER_PASS, END = 5, 2, 2
 
 
-def tiny_adapter(family: str = "llama", per_pass: int | None = PER_PASS, **options):
-    """A tiny model with updates that say something, and its tokenizer."""
+def tiny_adapter(family: str = "llama", per_pass: int | None = PER_PASS, sure: int = 4, **options):
+    """A tiny model with updates that say something, a head so many times as sure of it, and its tokenizer."""
     options = {"num_thoughts": K, "adapter_rank": 3, "thoughts_per_pass": per_pass} | options
     model, tokenizer = tiny_semcot(family, generator="base", **options)
-    model.get_output_embeddings().weight.data *= 4  # so that some thoughts are surer than others of what they spell
+    if sure > 1:
+        model.get_output_embeddings().weight.data *= sure  # so that some thoughts are surer than others
     torch.manual_seed(1)
     for name, weight in model.generator.named_parameters():
         if name.endswith(".up"):
@@ -242,7 +243,7 @@ def test_gradients_reach_the_updates_alone():
 
 @torch.no_grad()
 def test_a_checkpoint_holds_the_updates_alone(tmp_path):
-    model, tokenizer = tiny_adapter(checkpoint_kind="adapter", base_model_name_or_path="someone/tiny-llama")
+    model, tokenizer = tiny_adapter(sure=1, checkpoint_kind="adapter", base_model_name_or_path="someone/tiny-llama")
     model.language_model.save_pretrained(tmp_path / "models" / "tiny-llama")
     model.save_pretrained(tmp_path / "checkpoint")
     with safe_open(tmp_path / "checkpoint" / "model.safetensors", "pt") as weights:
