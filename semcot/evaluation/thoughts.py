@@ -66,6 +66,7 @@ def study_thoughts(
 
 def _plane(states: MeanStates) -> np.ndarray:
     """Principal components of the states, each kind brought to the same mean length."""
-    points = torch.cat([kind / kind.norm(dim=-1).mean() for kind in states]).cpu().double().numpy()
+    # States that are all the same, such as a single one, are of no length, less their mean.
+    points = torch.cat([kind / kind.norm(dim=-1).mean().clamp(min=1e-9) for kind in states]).cpu().double().numpy()
     _, _, axes = np.linalg.svd(points, full_matrices=False)
-    return (points @ axes[:2].T).reshape(2, -1, min(2, len(axes)))
+    return (points @ axes[:2].T).reshape(2, -1, 2)

@@ -170,3 +170,11 @@ def test_what_is_drawn(spelling):
     assert found.plane.shape == (2, 5, 2) and np.allclose(found.plane[0], found.plane[1], atol=1e-3)
     without = [{**problem, "reasoning": "", "condensed_reasoning": ""} for problem in problems]
     assert study_thoughts(model, tokenizer, without, predictions).alignment == []
+
+
+def test_one_problem_is_a_point(spelling):
+    """As with `--limit 1`: less its mean, no state is left of it, whose length nothing could be divided by."""
+    model, tokenizer, (problem, *_) = spelling
+    found = study_thoughts(model, tokenizer, [problem], [{**problem, "gold": problem["answer"], "correct": True}])
+    assert found.plane.shape == (2, 1, 2) and not found.plane.any()
+    assert found.likelihood.shape == (1, 1) and [row["pool"] for row in found.alignment] == [1, 1]
