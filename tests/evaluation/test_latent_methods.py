@@ -159,6 +159,11 @@ def test_coconuts_stages_have_the_papers_shares():
     assert method.stage(49 / 50) == 4
 
 
+def test_a_stage_begins_at_its_share_of_the_steps():
+    method = tiny_method("lotus", max_stage=4)
+    assert [method.stage(step / 25) for step in range(25)] == [0] * 5 + [1, 2, 3, 4] + [5] * 16
+
+
 def test_coconut_is_trained_through_each_thought(monkeypatch):
     method, fed_back = tiny_method("coconut"), []
 

@@ -56,7 +56,8 @@ class Coconut(ChainOfLatents):
         """From 0, where reasonings are written, to `max_stage + 1`, where none are."""
         if progress < self.first_share:
             return 0
-        return min(self.max_stage + 1, 1 + int((progress - self.first_share) / self.stage_share))
+        # Rounded: (0.24 - 0.2) / 0.04 is a little below 1.
+        return min(self.max_stage + 1, 1 + int(round((progress - self.first_share) / self.stage_share, 6)))
 
     def loss(self, problems: Sequence[Problem], stage: int) -> torch.Tensor:
         outputs, labels = self.predict_stage(problems, stage)
