@@ -16,8 +16,8 @@ class Codi(ChainOfLatents):
 
     Section 3: one model learns two tasks at once, and the one from the other.
 
-    - Teacher: question, written reasoning, answer. `L_teacher` is the cross-entropy of reasoning and answer.
-    - Student: question, `<bot>`, c continuous thoughts, `<eot>`, answer. `L_student` is the answer's cross-entropy. A
+    - Teacher: question, written reasoning, cue, answer. `L_teacher` is the cross-entropy of the last three.
+    - Student: question, `<bot>`, c continuous thoughts, `<eot>`, cue, answer. `L_student` is that of cue and answer. A
       thought is the last hidden state one column before, through two linear layers with GELU, and a layer norm.
     - `L_KD = 1/M Σ_l |sg[h_l(teacher)] - h_l(student)|` over the M layers, at the token before the answer, the colon of
       the cue, or the blank behind it where that is a token. The gradient stops at sg: the student comes to the teacher.
