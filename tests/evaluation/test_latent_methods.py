@@ -93,6 +93,20 @@ def test_the_loss_of_a_batch_is_that_of_its_problems_one_by_one(name):
 
 
 @every_method
+@torch.no_grad()
+def test_nothing_is_learnt_at_padding(name):
+    method = tiny_method(name)
+
+    def loss(problems, texts):
+        outputs, labels = method.predict(problems, texts, method.num_latents)
+        return next_token_loss(outputs.logits, labels)
+
+    texts = [[5, 6], [5, 6, 7, 8, 9]]
+    alone = [loss([row], [text]) * len(text) for row, text in zip(PROBLEMS[:2], texts, strict=True)]
+    torch.testing.assert_close(loss(PROBLEMS[:2], texts), sum(alone) / 7, rtol=1e-4, atol=1e-4)
+
+
+@every_method
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_latents_stand_between_question_and_cue_and_are_a_setting(name, chat):
     method = tiny_method(name, chat=chat)
@@ -221,6 +235,13 @@ def test_codis_distance_is_smooth_l1_in_units_of_the_teachers_deviation():
     teacher, student = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
     expected = sum(F.smooth_l1_loss(s, t) / t.std() for t, s in zip(teacher, student, strict=True)) / 3
     torch.testing.assert_close(codi.distillation_loss(list(teacher), list(student)), expected)
+
+
+@torch.no_grad()
+def test_codi_learns_both_tasks_and_the_one_from_the_other():
+    method = tiny_method("codi", distillation_weight=3.0)
+    teacher, student, distance = method.losses(PROBLEMS)
+    torch.testing.assert_close(method.loss(PROBLEMS, 0), teacher + student + 3 * distance)
 
 
 @torch.no_grad()

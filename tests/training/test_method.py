@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from datasets import Dataset
 from safetensors.torch import load_file
 from training_runs import ENVIRONMENT, SCRIPT
 
 import eval_semcot
 from semcot.evaluation.methods import TRAINED
 from semcot.training import MethodOptions, parse_options, train_method
+from semcot.training.method import build_method, learnable
+from semcot.training.problems import Problems
 
 
 @pytest.fixture
@@ -95,6 +98,19 @@ def test_what_is_missing_is_said_before_anything_is_written(recipe, tmp_path):
     with pytest.raises(OSError, match="The base 'nobody/nothing' could not be loaded"):
         train_method(replace(recipe, base_model="nobody/nothing"))
     assert not Path(recipe.output_dir).exists()
+
+
+def test_an_epoch_is_of_the_problems_that_are_learnt_from():
+    rows = Dataset.from_list([{"question": f"{i}?", "reasoning": "So." * (i % 4 > 0), "answer": "7"} for i in range(8)])
+    found = learnable(Problems(rows, rows, num_in_epoch=80), ("reasoning", "answer"))
+    assert len(found.train) == len(found.validation) == 6 and found.num_in_epoch == 60
+
+
+def test_what_is_trained_is_in_float32_and_the_rest_as_told(recipe):
+    method = build_method(replace(recipe, method="softcot", dtype="bfloat16"))
+    own = method.own_weights()
+    for name, weight in method.named_parameters():
+        assert weight.dtype == (torch.float32 if name in own else torch.bfloat16)
 
 
 def test_options_of_a_method():

@@ -14,6 +14,7 @@ from methods_checks import PROBLEMS, tiny_method
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from semcot.evaluation.methods.icot_si import ICoTSI
 from semcot.training import MethodOptions, train_method
 from semcot.training.method import MethodTrainer
 
@@ -93,7 +94,15 @@ def recipe(base, tmp_path) -> MethodOptions:
 
 
 def test_the_optimizer_forgets_at_each_removal_and_not_after_the_last(recipe, monkeypatch):
-    ages = []
+    ages, learnt = [], []
+    loss = ICoTSI.loss
+
+    def noted(self, problems, stage):
+        if self.training:
+            learnt.append(stage)
+        return loss(self, problems, stage)
+
+    monkeypatch.setattr(ICoTSI, "loss", noted)
 
     class Watching(TrainerCallback):
         def on_train_begin(self, args, state, control, optimizer=None, **_):
@@ -107,7 +116,7 @@ def test_the_optimizer_forgets_at_each_removal_and_not_after_the_last(recipe, mo
     )
     method = train_method(recipe)
     stages = [method.stage(step / 10) for step in range(10)]
-    assert stages == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert stages == learnt == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
     assert ages == [1, 2, 1, 2, 1, 2, 1, 2, 3, 4]
     logged = json.loads((Path(recipe.output_dir) / "stages" / "icot_si" / "losses.json").read_text())
     assert [entry["stage"] for entry in logged if "loss" in entry] == stages
