@@ -22,7 +22,9 @@ _PATTERNS = {
     "letter": re.compile(r"\b[B-E]\b|\bA\b(?!\s+(?!is\b|because\b)[a-z])"),
 }
 _CUE = re.compile(r"answer is:?|answer\**\s*:\**|####|\\boxed\{", re.IGNORECASE)
-_CLAUSE_END = re.compile(r"\n|[.;]\s|[(}]|\bbecause\b|\bsince\b")
+# The bracket of a remark, not that of "(12 + 8) * 2 = 40", which stands first or behind an operator.
+_REMARK = r"(?:(?<=\*\*)|(?<=[^\s(\\=+*/×÷−-])(?<! x))\s+\("
+_CLAUSE_END = re.compile(rf"\n|[.;]\s|{_REMARK}|\}}|\bbecause\b|\bsince\b")
 
 
 def answer_kind(gold: str) -> str:
