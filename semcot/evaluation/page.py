@@ -65,14 +65,19 @@ def render(
 
 def _problems(predictions: Sequence[Row], thoughts: Thoughts | None) -> list[Row]:
     """Each question with the gold answer, each method's answer, and what SemCoT's thoughts spell."""
-    found: dict[str, Row] = {}
+    of_method: dict[str, list[Row]] = {}
     for row in predictions:
-        problem = found.setdefault(row["question"], {"question": row["question"], "gold": row["gold"], "answers": []})
-        answer = {"method": row["method"], "output": row["output"], "parsed": row["parsed"], "right": row["correct"]}
-        problem["answers"].append(answer)
-    for row in thoughts.rows if thoughts else ():
-        found[row["question"]] |= {"thoughts": row["thoughts"], "spells": row["spells_result"]}
-    return list(found.values())
+        of_method.setdefault(row["method"], []).append(row)
+    found = []
+    for rows in zip(*of_method.values(), strict=True):  # by place: the same question may stand at several
+        answers = [
+            {"method": row["method"], "output": row["output"], "parsed": row["parsed"], "right": row["correct"]}
+            for row in rows
+        ]
+        found.append({"question": rows[0]["question"], "gold": rows[0]["gold"], "answers": answers})
+    for problem, row in zip(found, thoughts.rows if thoughts else (), strict=False):
+        problem |= {"thoughts": row["thoughts"], "spells": row["spells_result"]}
+    return found
 
 
 def _png(figure: Figure) -> bytes:

@@ -147,7 +147,8 @@ def sections(record: Row) -> list[Section]:
             "centred mean states of thoughts and whole reasonings, read by the base at its input, after one layer."
         )
         parts.append(Section("Alignment", text, found, ALIGNMENT, ("alignment", "plane")))
-    known = {"against": (rows[-1]["mcnemar"] or {}).get("against", "the other one"), "latency_n": rows[0]["latency_n"]}
+    against = next((row["mcnemar"]["against"] for row in rows if row["mcnemar"]), "the other one")
+    known = {"against": against, "latency_n": max(row["latency_n"] for row in rows)}
     parts.append(Section("Terms", notes={name: note.format_map(known) for name, note in NOTES.items()}))
     return parts
 

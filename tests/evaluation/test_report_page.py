@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from semcot.evaluation.page import write_page
+from semcot.evaluation.page import _problems, write_page
 from semcot.evaluation.plots import COLOURS, draw
 from semcot.evaluation.report import write_report
+from semcot.evaluation.tables import sections
 from semcot.evaluation.thoughts import Thoughts
 
 QUESTION = 'Is "a" < b & c? </script><script>alert(1)</script>'
@@ -139,6 +140,27 @@ def test_questions_are_data_and_nothing_else(record, predictions, thoughts, tmp_
         {"question": "How many?", "gold": "7", "answers": answers},
     ]
     assert "alert" not in script
+
+
+def test_a_question_that_is_asked_twice_is_shown_twice(predictions, thoughts):
+    """Each time with its own answers and thoughts, also where other answers are right."""
+    for place, row in enumerate(predictions):
+        row |= {"question": QUESTION, "gold": "78"[place % 2], "correct": not place % 2}
+    thoughts.rows += [{**thoughts.rows[0], "spells_result": False}]
+    shown = _problems(predictions, thoughts)
+    assert [(problem["gold"], problem["spells"]) for problem in shown] == [("7", True), ("8", False)]
+    answers = [[(answer["method"], answer["right"]) for answer in problem["answers"]] for problem in shown]
+    assert answers == [[(method, right) for method in ("slow", "fast")] for right in (True, False)]
+
+
+def test_the_terms_name_what_was_tested_whatever_the_order_of_methods(record):
+    """The last one is that which the others are tested against, the first one a control, which is not timed."""
+    *others, last = record["eval"]
+    for row in others:
+        row["mcnemar"] = {"against": last["method"], "first_alone": 1, "second_alone": 0, "p": 1.0}
+    others[0]["latency_n"] = 0
+    terms = sections(record)[-1].notes
+    assert f"those that {last['method']} alone has" in terms["McNemar"] and "of 2 questions" in terms["p50, p95"]
 
 
 def test_only_what_was_measured_is_drawn(record, predictions, tmp_path):
