@@ -143,12 +143,12 @@ def cosines(states: MeanStates) -> torch.FloatTensor:
 def retrieval(likeness: torch.FloatTensor, texts: Sequence[str]) -> Row:
     """
     The shares of thoughts (rows) that are nearest to their own reasoning and of reasonings (columns) nearest to their
-    own thoughts, the mean rank of the own one both ways (1 is best), and the mean likeness to it. Problems with the
-    same reasoning text do not count against each other.
+    own thoughts, the mean rank of the own one both ways (1 is best), and the mean likeness to it. What is as near as
+    the own one stands before it, but problems with the same reasoning text do not count against each other.
     """
     rivals = torch.tensor([[own != other for other in texts] for own in texts], device=likeness.device)
     own = likeness.diag()
-    ranks = [1 + ((matrix > own.unsqueeze(1)) & rivals).sum(1).float() for matrix in (likeness, likeness.T)]
+    ranks = [1 + ((matrix >= own.unsqueeze(1)) & rivals).sum(1).float() for matrix in (likeness, likeness.T)]
     figures = {"pool": len(texts), "likeness": own.mean().item()}
     for name, rank in zip(("thoughts_to_reasonings", "reasonings_to_thoughts"), ranks, strict=True):
         figures |= {name: (rank == 1).float().mean().item(), f"{name}_mean_rank": rank.mean().item()}

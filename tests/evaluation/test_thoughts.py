@@ -142,6 +142,13 @@ def test_ranks_by_hand():
     assert same["thoughts_to_reasonings_mean_rank"] == pytest.approx((1 + 2 + 2) / 3), "the same text is no rival"
 
 
+def test_what_cannot_be_told_apart_is_not_found():
+    """Reasonings that are too long for the thoughts are all equally unlikely."""
+    model, tokenizer = tiny_semcot()
+    found = retrieval(likelihoods(model, tokenizer, torch.randn(3, 4, 330).log_softmax(-1), [""] * 3), ["a", "b", "c"])
+    assert [found[f"{name}{rank}"] for name in WAYS for rank in ("", "_mean_rank")] == [0.0, 3.0] * 2
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mpt", "gemma3_text"])
 def test_states_are_those_of_the_whole_base(family):
     """Which is not run further than to the layers that are looked at."""
