@@ -77,7 +77,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
         kinds = ("accuracy", "accuracy_flexible", "accuracy_lenient")
         found = {kind: mean_with_interval([row[kind] for row in own]) for kind in kinds}
         mean, half = found["accuracy"]
-        interval = None if half is None else [mean - half, mean + half]
+        interval = None if half is None else [max(0.0, mean - half), min(1.0, mean + half)]
         shares = {kind: value.mean for kind, value in found.items()}
         means.append({"method": method, "seeds": len(own), **shares, "accuracy_ci95": interval})
     return means

@@ -64,10 +64,10 @@ class EvalOptions:
     )
 
     def __post_init__(self) -> None:
-        at_least = {"batch_size": 1, "max_new_tokens": 1, "cot_max_new_tokens": 1, "latency_samples": 0}
+        at_least = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "cot_max_new_tokens": 1, "latency_samples": 0}
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}.")
         if min(self.batch_sizes, default=1) < 1:
             raise ValueError(f"batch_sizes must be at least 1, got {self.batch_sizes}.")
         if self.temperature is not None and self.temperature <= 0:
@@ -81,6 +81,8 @@ class EvalOptions:
             method_named(name)
         if len(set(names)) < len(names):
             raise ValueError(f"methods must be different ones, got {self.methods}: evaluate the others by themselves.")
+        if self.update_card and "semcot" not in names:
+            raise ValueError(f"update_card writes the figure of semcot, which is none of the methods: {self.methods}.")
         if self.compare_to != "semcot" and self.compare_to not in names:
             raise ValueError(f"compare_to is {self.compare_to}, which is none of the methods: {self.methods}.")
 

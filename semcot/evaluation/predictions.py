@@ -28,8 +28,8 @@ class Predictions:
     def __init__(self, folder: Path, num_problems: Mapping[int, int], batch_size: int) -> None:
         self.file = folder / PREDICTIONS
         self.rows: dict[tuple[str, int], list[Row]] = {}
-        text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
-        for number, line in enumerate(text.split("\n")[:-1], 1):
+        written = self.file.read_bytes() if self.file.exists() else b""  # may end within a character
+        for number, line in enumerate(written.split(b"\n")[:-1], 1):
             try:
                 row = json.loads(line)
                 self.rows.setdefault((row["method"], row["seed"]), []).append(row)
@@ -42,7 +42,7 @@ class Predictions:
             if len(rows) < num_problems.get(seed, len(rows)):
                 del rows[len(rows) // batch_size * batch_size :]
         kept = "".join(map(_line, self.all()))
-        if kept != text:
+        if kept.encode() != written:
             write_text(self.file, kept)
 
     def of(self, method: str, seed: int) -> list[Row]:

@@ -782,6 +782,8 @@ def test_nothing_is_asked_for_that_cannot_be(name):
     ("arguments", "message"),
     [
         (("--latency_samples", "-1"), "latency_samples must be at least 0"),
+        (("--limit", "0"), "limit must be at least 1, got 0"),
+        (("--update_card", "True", "--methods", "direct"), "update_card writes the figure of semcot, which is none"),
         (("--methods", "semcot", "guess"), "There is no method 'guess'; there are semcot, direct, cot"),
         (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
         (("--data", "nothing"), "no known data set"),

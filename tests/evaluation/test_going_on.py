@@ -11,6 +11,7 @@ from conftest import tiny_semcot
 import eval_semcot
 from semcot.evaluation import EvalOptions
 from semcot.evaluation.evaluate import evaluate
+from semcot.evaluation.judging import over_seeds
 from semcot.evaluation.measure import evaluate_method
 from semcot.evaluation.methods import METHODS, TRAINED, Method, open_method
 from semcot.evaluation.predictions import Predictions
@@ -163,6 +164,18 @@ def test_what_is_no_evaluation_is_not_written_over(call, tmp_path):
         Predictions(tmp_path / "out", {0: 5}, 2)
 
 
+def test_a_line_that_was_cut_within_a_character_is_dropped(tmp_path):
+    row = {"method": "direct", "seed": 0, "question": "Müller’s?"}
+    whole = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(whole + whole[: whole.index(b"\xe2") + 1])
+    assert Predictions(tmp_path, {0: 2}, 1).all() == [row]
+    assert file.read_bytes() == whole
+    file.write_bytes(b"\xe2\n")
+    with pytest.raises(ValueError, match="predictions.jsonl, line 1 is no prediction"):
+        Predictions(tmp_path, {0: 2}, 1)
+
+
 def test_seeds_give_a_row_each_and_their_mean(call):
     record, predictions = call("--methods", "semcot", "direct", "--seeds", 3, 4)
     assert [(row["method"], row["seed"]) for row in record["eval"]] == [
@@ -187,6 +200,13 @@ def test_seeds_must_make_a_difference(call, tmp_path):
     _, predictions = call("--methods", "direct", "--seeds", 0, 1, "--temperature", 3.0, data=file)
     first, second = ([row["output"] for row in predictions if row["seed"] == seed] for seed in (0, 1))
     assert first != second and len(set(first)) > 1
+
+
+def test_an_interval_over_seeds_is_one_of_shares():
+    shares = [dict.fromkeys(("accuracy", "accuracy_flexible", "accuracy_lenient"), share) for share in (0.9, 1.0)]
+    (mean,) = over_seeds([{"method": "semcot", **row} for row in shares])
+    # Student's 12.7 at one degree of freedom, times 0.05.
+    assert mean["accuracy_ci95"] == [pytest.approx(0.95 - 0.635, abs=1e-3), 1.0]
 
 
 def test_batches_are_kept_as_they_come():
