@@ -35,7 +35,7 @@ from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
 from semcot.data import load_problems
-from semcot.evaluation import EvalOptions, load_model
+from semcot.evaluation import EvalOptions, load_model, weights_sha256
 from semcot.evaluation.comparison import SEMCOT, write_comparison
 from semcot.evaluation.evaluate import FREE, evaluate
 from semcot.evaluation.methods import open_method
@@ -288,8 +288,11 @@ def evaluated(options: EvalOptions) -> dict[str, Any]:
     """
     folder = Path(options.output_dir)
     record = json.loads((folder / "results.json").read_text()) if (folder / "report.html").exists() else None
-    if record is None or record["run"]["options"] != {k: v for k, v in asdict(options).items() if k not in FREE}:
-        record = evaluate(options)
+    is_same = record and record["run"]["options"] == {k: v for k, v in asdict(options).items() if k not in FREE}
+    if is_same and SEMCOT in options.methods:  # the others take of the checkpoint its base alone
+        is_same = record["meta"]["model_sha256"] == weights_sha256(options.model)
+    if not is_same:
+        record = evaluate(options)  # which says what is another, where an evaluation is
         release_memory()
     (row,) = record["eval"]
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()

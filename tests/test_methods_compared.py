@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from benchmarks import methods as benchmark
 from benchmarks.methods import Comparison, compare, steps_within, with_steps
+from semcot.evaluation import EvalOptions
 from semcot.evaluation.comparison import write_comparison
 
 TRAINED = ["generator", "projection", "thought_embedding"]
@@ -100,6 +102,20 @@ def test_what_is_done_is_not_done_again(comparison, places, monkeypatch):
         compare(comparison, *places)
     with pytest.raises(ValueError, match="nothing named codi to compare; there are direct, cot_few_shot, semcot"):
         compare(comparison, *places, ["codi"])
+
+
+def test_answers_of_another_checkpoint_are_not_taken_for_its_own(adapter, tmp_path):
+    weights = adapter / "model.safetensors"
+    for name in ("direct", "semcot"):
+        options = EvalOptions(str(adapter), "synthetic_coin_flip", str(tmp_path / name), [name], limit=2)
+        options.latency_samples = 0
+        before = benchmark.evaluated(options)
+        found = load_file(weights)
+        save_file({key: value / 2 for key, value in found.items()}, weights, {"format": "pt"})
+        if name == "direct":
+            assert benchmark.evaluated(options) == before, "which does not ask the checkpoint"
+    with pytest.raises(ValueError, match="model_sha256 was"):
+        benchmark.evaluated(options)
 
 
 def record(name, right, seconds, trained=True, questions="x"):
