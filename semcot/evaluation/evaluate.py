@@ -51,6 +51,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
     folder = prepare_output_dir(options.output_dir)
     without_cudnn_attention()
     problems = _draw(options)
+    train = load_problems(options.train_data, "train") if options.train_data else None
     model, tokenizer = load_model(options.model, options.device, options.dtype, options.base_model)
 
     def opened(name: str) -> Method:
@@ -101,8 +102,7 @@ def evaluate(options: EvalOptions) -> dict[str, Any]:
                 record["means"] = over_seeds(record["eval"])
             # After every method, so that a run that is cut short leaves what it found.
             write_report(folder, record)
-    if options.train_data:
-        train = load_problems(options.train_data, "train")
+    if train is not None:
         asked = [row for name in methods for seed in problems for row in predictions.of(name, seed)]
         parts = accuracy_by_overlap(asked, list(train["question"]))
         record["overlap"] = {"train_data": options.train_data, "train_problems": len(train), "parts": parts}

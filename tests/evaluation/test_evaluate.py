@@ -787,6 +787,7 @@ def test_nothing_is_asked_for_that_cannot_be(name):
         (("--methods", "semcot", "guess"), "There is no method 'guess'; there are semcot, direct, cot"),
         (("--model", "nowhere"), "There is no checkpoint folder 'nowhere'"),
         (("--data", "nothing"), "no known data set"),
+        (("--train_data", "nothing"), "'nothing' is no known data set"),
     ],
 )
 def test_wrong_use_says_so(arguments, message, tmp_path, capsys):
