@@ -155,7 +155,7 @@ def sections(record: Row) -> list[Section]:
 
 def _in_short(timed: Sequence[Row], rows: Sequence[Row]) -> str:
     """Which method to take at which latency: those that no faster one is as good as."""
-    share, best = {row["method"]: row["accuracy"] for row in reversed(rows)}, []
+    share, best = {row["method"]: row["accuracy"] for row in rows}, []
     for row in sorted(timed, key=lambda row: row["latency_p50_s"]):
         if not best or share[row["method"]] > share[best[-1]["method"]]:
             best.append(row)

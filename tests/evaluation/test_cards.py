@@ -69,6 +69,11 @@ def test_a_whole_benchmark_gets_an_entry_of_the_hub(checkpoint):
     assert yaml.safe_load(file.read_text())[0]["value"] == 50.0
 
 
+def test_the_split_is_the_one_that_the_hub_has_answers_of(checkpoint):
+    update_card(str(checkpoint), record("commonsense_qa", 1221))
+    assert list(figures(checkpoint)) == [("tau/commonsense_qa", "validation", 1221)]
+
+
 @pytest.mark.parametrize("part", [{"n": 400}, {"n": 1319, "split": "train"}])
 def test_a_part_of_it_does_not(checkpoint, part):
     assert update_card(str(checkpoint), record("gsm8k", **part)) == [checkpoint / "README.md"]

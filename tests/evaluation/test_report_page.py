@@ -172,6 +172,15 @@ def test_only_what_was_measured_is_drawn(record, predictions, tmp_path):
     assert Page((tmp_path / "report.html").read_text()).texts["h2"][:2] == ["Accuracy", "Over seeds"]
 
 
+def test_accuracy_against_latency_is_that_of_all_seeds(record):
+    record["eval"] = [
+        row("semcot", seed, accuracy, latency) for seed, accuracy, latency in ((0, 0.2, 1.0), (1, 0.6, None))
+    ]
+    record["means"] = [{**row("semcot", accuracy=0.4), "seeds": 2}]
+    ((line, *_),) = [container.lines for container in draw(record, None)["accuracy_latency"][1].axes[0].containers]
+    assert line.get_xydata().tolist() == [[1.0, pytest.approx(40)]]
+
+
 def test_axes_are_labelled_and_methods_told_apart(record, thoughts):
     record["eval"] = [row(f"method {i}", latency=1.0 + i) for i in range(9)]
     for name, (caption, figure) in draw(record, thoughts).items():
