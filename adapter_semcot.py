@@ -187,7 +187,7 @@ class BlocksMixin:
         per_pass = self.config.thoughts_per_pass or total
         seen, mask = mask[:, :-1], mask[:, -1:]
         found = before.new_zeros(len(before), total, before.shape[-1]).to(self.thought_embedding)
-        count = torch.zeros_like(mask)
+        count, row = torch.zeros_like(mask), torch.arange(len(mask), device=mask.device)
         while True:
             length = min(per_pass, total - int(count.min()))
             place = torch.arange(length, device=count.device)
@@ -207,16 +207,21 @@ class BlocksMixin:
             is_kept &= nn.functional.pad(spelt == end, (1, -1)).cumsum(1) == 0
             is_kept = (is_kept & (count + place < total)).long().cumprod(1).bool()
             rows, places = is_kept.nonzero(as_tuple=True)
-            found[rows, count[rows, 0] + places] = states[is_kept].to(found)
+            found[row[rows], count[rows, 0] + places] = states[is_kept].to(found)
             kept = is_kept.sum(1, keepdim=True)
             ended = (is_kept & (spelt == end)).any(1, keepdim=True)
             count = torch.where(ended, total, count + kept)
-            if int(count.min()) >= total:
+            goes_on = (count < total).flatten()
+            if not goes_on.any():
                 return found
             if length > 1:
                 cache.crop(1 - length)  # without the placeholders
+            seen = torch.cat([seen, mask], dim=1)
+            if not goes_on.all():  # a row that has ended costs nothing more
+                cache.batch_select_indices(goes_on.nonzero().flatten())
+                seen, spelt, kept, count, row = (part[goes_on] for part in (seen, spelt, kept, count, row))
             # What rows have kept ends in one column.
-            seen, width = torch.cat([seen, mask], dim=1), int(kept.max())
+            width = int(kept.max())
             column = torch.arange(width, device=count.device) - width + kept
             mask = (column >= 0).long()
             before = self.get_input_embeddings()(spelt.gather(1, column.clamp(min=0))).to(before)

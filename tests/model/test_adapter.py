@@ -125,7 +125,7 @@ def test_nothing_is_thought_behind_the_end_of_the_reasoning(monkeypatch):
     def counted(base):
         stack = onto(base)
         forward = stack.forward
-        stack.forward = lambda **kwargs: (passes.append(kwargs["inputs_embeds"].shape[1]), forward(**kwargs))[1]
+        stack.forward = lambda **kwargs: (passes.append(tuple(kwargs["inputs_embeds"].shape[:2])), forward(**kwargs))[1]
         return stack
 
     monkeypatch.setattr(model.generator, "onto", counted)
@@ -133,18 +133,19 @@ def test_nothing_is_thought_behind_the_end_of_the_reasoning(monkeypatch):
     monkeypatch.setattr(
         model, "_spell", lambda thoughts: (torch.full(thoughts.shape[:2], 7), sure[:, : thoughts.shape[1]])
     )
-    assert (model.generator_states(**batch).abs().sum(-1) > 0).all() and passes == [2, 3, 2]
+    assert (model.generator_states(**batch).abs().sum(-1) > 0).all() and passes == [(3, 2), (3, 3), (3, 2)]
 
     def end_at(*ends):
         said = torch.full((3, 4), 7)
         said[range(3), ends] = END
-        blocks = iter(said.split(2, dim=1))
-        return lambda thoughts: (next(blocks), sure[:, :2])
+        first, second = said.split(2, dim=1)
+        blocks = iter((first, second[(first != END).all(1)]))
+        return lambda thoughts: (next(blocks), sure[: len(thoughts), :2])
 
     passes.clear()
     monkeypatch.setattr(model, "_spell", end_at(0, 2, 1))
     thoughts = model.think(**batch)
-    assert passes == [2, 3], "the last thought of all is behind every row's end"
+    assert passes == [(3, 2), (1, 3)], "rows that have ended are read no more"
     for row, length in enumerate((1, 3, 2)):
         assert (thoughts[row, length:] == model.projection.bias).all()
         assert (thoughts[row, :length] != model.projection.bias).any(-1).all()
