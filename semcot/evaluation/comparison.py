@@ -29,6 +29,8 @@ TERMS = {
     "number of comparisons. No mark: not told apart",
     "semcot": "trained from nothing, for the same minutes as the others",
     "semcot_published": "the checkpoint of this repository, trained for far longer: no rival had that",
+    "semcot_zeroed, semcot_shuffled, semcot_random": "semcot_published with zeros, another question's thoughts or "
+    "noise of their scale in place of its thoughts; without any it is direct",
     "strict": NOTES["strict"],
     "mean": "of the accuracies on the data sets, each counted once",
     "p50, p95": "seconds from question to answer at batch size 1; in the first tables the mean of the data sets'. On a "
