@@ -65,7 +65,7 @@ def import_published(options: ImportOptions) -> Path:
     appears complete or not at all. Weights keep their numbers and dtypes; LoRA's are merged into those that they adapt.
 
     Raises:
-        FileExistsError: the folder holds something.
+        FileExistsError: the folder holds something, or cannot be replaced.
         OSError: the checkpoint, or a config or tokenizer that it needs, is neither a folder nor on a reachable Hub.
         ValueError: a file holds something else than such a checkpoint, or it does not fit base or generator.
     """
@@ -74,8 +74,9 @@ def import_published(options: ImportOptions) -> Path:
         raise FileExistsError(f"{output} is there and not empty: name another --output_dir.")
     settings, weights = read_published(_fetch(options.checkpoint))
     base, generator = _find(options.base_model), _find(options.generator or settings["model_name"])
-    text_config, base_tokenizer = AutoConfig.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-    generator_config = AutoConfig.from_pretrained(generator)
+    text_config = _load(AutoConfig, base, "the base", "--base_model")
+    base_tokenizer = _load(AutoTokenizer, base, "the base", "--base_model")
+    generator_config = _load(AutoConfig, generator, "the generator", "--generator")
     family = options.prompt or text_config.model_type
     if family not in PROMPTS:
         raise ValueError(
@@ -97,6 +98,8 @@ def import_published(options: ImportOptions) -> Path:
             f"{options.base_model} has {text_config.hidden_size}. Name the right one with --base_model."
         )
     generator_config.vocab_size = num_ids
+    if (getattr(generator_config, "pad_token_id", None) or 0) >= num_ids:  # of a table with more ids
+        generator_config.pad_token_id = None
     config = SemCoTConfig(
         text_config=text_config,
         generator_config=generator_config,
@@ -120,7 +123,11 @@ def import_published(options: ImportOptions) -> Path:
         folder = Path(scratch) / output.name
         model.save_pretrained(folder, model_card_kwargs={"details": details})
         tokenizer.save_pretrained(folder)
-        os.replace(folder, output)
+        try:
+            os.replace(folder, output)
+        except OSError as error:  # a link, a mount, this very folder
+            reason = f"{output} cannot be replaced ({error.strerror}): name another --output_dir."
+            raise FileExistsError(reason) from error
     return output
 
 
@@ -129,14 +136,14 @@ def read_published(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
     Settings (`model_name`, `teacher_hid_dim`, of the local form `variation`, `r`, `lora_alpha` too) and weights of a
     published checkpoint, under the names that they have there. Raises `FileNotFoundError` and `ValueError`.
     """
-    if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+    if (file := folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
         try:
             settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            weights = load_file(folder / "model.safetensors")
+            weights = load_file(file)
         except (ValueError, SafetensorError) as error:
             raise ValueError(f"The files of {folder} are truncated or corrupt ({error}): fetch them again.") from error
-    elif (folder / "model.pt").is_file() and (folder / "config.pt").is_file():
-        settings, weights = (_unpickled(folder / name) for name in ("config.pt", "model.pt"))
+    elif (file := folder / "model.pt").is_file() and (folder / "config.pt").is_file():
+        settings, weights = _unpickled(folder / "config.pt"), _unpickled(file)
     else:
         raise FileNotFoundError(
             f"{folder} holds no published checkpoint: neither model.safetensors with config.json nor model.pt with "
@@ -150,7 +157,7 @@ def read_published(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
                 f"{found!r}. It belongs to something else."
             )
     if not isinstance(weights, dict) or not all(map(_is_weight, weights, weights.values())):
-        raise ValueError(f"{folder / 'model.pt'} is no state dict, names of weights with their tensors: not loaded.")
+        raise ValueError(f"{file} is no state dict, names of weights with tensors of numbers in them: not loaded.")
     return settings, weights
 
 
@@ -169,7 +176,7 @@ def _unpickled(file: Path) -> Any:
 
 
 def _is_weight(name: Any, weight: Any) -> bool:
-    plain = isinstance(weight, torch.Tensor) and weight.layout == torch.strided
+    plain = isinstance(weight, torch.Tensor) and weight.layout == torch.strided and not weight.is_meta
     return isinstance(name, str) and plain and weight.is_floating_point()
 
 
@@ -261,6 +268,17 @@ def _fetch(checkpoint: str) -> Path:
 def _find(name: str) -> str:
     """A folder or Hub id: `models/<name>` in this folder or one above it, or in the clone, goes first."""
     return find_base(name, os.curdir, Path(__file__).parents[1])
+
+
+def _load(auto: type, source: str, what: str, option: str) -> Any:
+    """Config or tokenizer of base or generator, whose own code, if it has any, is not run."""
+    try:
+        return auto.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        kind = auto.__name__.removeprefix("Auto").lower()
+        raise OSError(
+            f"The {kind} of {what}, {source!r}, could not be loaded: {error}\nName its folder or Hub id with {option}."
+        ) from error
 
 
 def _generation_config(base: str, text_config: PreTrainedConfig) -> GenerationConfig:

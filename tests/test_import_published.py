@@ -266,6 +266,7 @@ BROKEN = [
     ("hub", changed_weights(model__layers__7__a=torch.ones(1)), "1 are not known, such as generator.layers.7.a"),
     ("hub", changed_weights(lm_head__weight=torch.ones(1)), "has 1 weights that are not known, such as lm_head.weight"),
     ("hub", changed_weights(projection_layer__weight=torch.ones(48, 16)), "projection.weight, .48, 16. where .32, 16."),
+    ("hub", changed_weights(model__norm__weight=torch.ones(16, dtype=int)), "model.safetensors is no state dict"),
     ("hub", lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 99), "truncated or corrupt"),
     ("hub", lambda folder: (folder / "config.json").write_text("{"), "truncated or corrupt"),
     ("hub", lambda folder: (folder / "config.json").write_text("[]"), "has no model_name"),
@@ -277,6 +278,7 @@ BROKEN = [
     ("local", replaced("model.pt", [torch.ones(1)]), "model.pt is no state dict"),
     ("local", replaced("config.pt", ["model_name"]), "has no model_name"),
     ("local", changed_weights(model__norm__weight=torch.ones(16, dtype=int)), "model.pt is no state dict"),
+    ("local", changed_weights(model__norm__weight=torch.ones(16, device="meta")), "model.pt is no state dict"),
     ("lora", changed_config(r=None), "has LoRA weights, and its config no r and lora_alpha"),
     ("lora", changed_config(r=4), "which do not fit r 4 and a weight of .32, 32."),
     ("lora", changed_config(variation="vanilla"), "lacks model.embed_tokens.weight"),
@@ -311,3 +313,32 @@ def test_what_is_not_there_is_named(made, tmp_path):
         imported(made, tmp_path / "imported", base_model=str(tmp_path / "gpt2"))
     with pytest.raises(ValueError, match="37 .* have other shapes|weights are missing"):
         imported(made, tmp_path / "imported", generator=str(made / "base"))
+    for name, option in (("base", "base_model"), ("generator", "generator")):
+        with pytest.raises(OSError, match=rf"(?s)of the {name}, 'a/b', could not be loaded: .* with --{option}"):
+            imported(made, tmp_path / "imported", **{option: "a/b"})
+    changed = json.loads((made / "base" / "config.json").read_text()) | {"pad_token_id": 9999, "vocab_size": 10000}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="Name the right --base_model, or the generator's config with --generator"):
+        imported(made, tmp_path / "imported", generator=str(tmp_path / "other"))
+
+
+def test_no_code_of_base_or_generator_is_run_nor_asked_for(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda question: pytest.fail(question))
+    (tmp_path / "own").mkdir()
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(own))
+    (tmp_path / "own" / "own.py").write_text("from transformers import PreTrainedConfig as Config\n")
+    for option in ("generator", "base_model"):
+        with pytest.raises(OSError, match=rf"(?s)contains custom code .* with --{option}"):
+            imported(made, tmp_path / "imported", **{option: str(tmp_path / "own")})
+
+
+def test_a_folder_that_cannot_be_replaced_is_named(made, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(FileExistsError, match="link cannot be replaced .*: name another --output_dir"):
+        imported(made, tmp_path / "link")
+    assert {file.name for file in tmp_path.iterdir()} == {"empty", "link"}
+    imported(made, tmp_path / "empty")
+    assert (tmp_path / "empty" / "model.safetensors").is_file()
