@@ -11,10 +11,12 @@ from semcot.evaluation.judging import judge
 from semcot.evaluation.methods import Output
 
 
-def load(data: str, pretrained: str | None = None, revision: str = "main", **_) -> dict[str, Dataset]:
+def load(
+    data: str, pretrained: str | None = None, revision: str = "main", subfolder: str = "", **_
+) -> dict[str, Dataset]:
     """
-    The eval split of a named data set, as `test`. The harness hands it `--model_args` too, of which `pretrained` and
-    `revision` name the checkpoint.
+    The eval split of a named data set, as `test`. The harness hands it `--model_args` too, of which `pretrained`,
+    `revision` and `subfolder` name the checkpoint.
 
     Raises:
         ValueError: it is not, or cannot be told to be, a SemCoT checkpoint, so that a base alone would be judged.
@@ -25,7 +27,7 @@ def load(data: str, pretrained: str | None = None, revision: str = "main", **_) 
             "semcot, and pretrained=CHECKPOINT in --model_args (in Python, "
             "TaskManager(metadata={'pretrained': CHECKPOINT}))."
         )
-    kind = PreTrainedConfig.get_config_dict(pretrained, revision=revision)[0].get("model_type")
+    kind = PreTrainedConfig.get_config_dict(pretrained, revision=revision, subfolder=subfolder)[0].get("model_type")
     if kind != "semcot":
         raise ValueError(
             f"{pretrained} is a {kind} model, not a SemCoT checkpoint: a base alone would be judged. For that there "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -149,6 +150,14 @@ def test_a_base_alone_is_not_judged(harness, made, model, tmp_path):
     for name in ("multiarith", "commonsense_qa_choices"):
         with pytest.raises(ValueError, match="is a llama model, not a SemCoT checkpoint"):
             harness(f"semcot_{name}", "number", model, pretrained=str(tmp_path))
+
+
+def test_a_base_in_a_folder_of_a_checkpoint_is_not_judged(harness, made, tmp_path):
+    shutil.copytree(made / "number", tmp_path / "checkpoint")
+    tiny_language_model().save_pretrained(tmp_path / "checkpoint" / "base")
+    tiny_base_tokenizer().save_pretrained(tmp_path / "checkpoint" / "base")
+    with pytest.raises(ValueError, match="is a llama model, not a SemCoT checkpoint"):
+        harness("semcot_multiarith", "number", pretrained=str(tmp_path / "checkpoint"), subfolder="base")
 
 
 def test_a_model_of_which_nothing_is_known_is_not_judged(made):
