@@ -186,12 +186,13 @@ class BlocksMixin:
         total, end = self.config.num_thoughts, self.end_of_reasoning
         per_pass = self.config.thoughts_per_pass or total
         seen, mask = mask[:, :-1], mask[:, -1:]
-        found = before.new_zeros(len(before), total, before.shape[-1]).to(self.thought_embedding)
+        found = before.new_zeros(len(before), total, before.shape[-1], dtype=self.thought_embedding.dtype)
         count, row = torch.zeros_like(mask), torch.arange(len(mask), device=mask.device)
+        placeholder = self.embed_for_generator(torch.full_like(mask[:1], self.config.thought_token_id))
         while True:
             length = min(per_pass, total - int(count.min()))
             place = torch.arange(length, device=count.device)
-            placeholders = self.thought_embedding.expand(len(before), length - 1, -1)
+            placeholders = placeholder.expand(len(before), length - 1, -1)
             columns = nn.functional.pad(torch.cat([seen, mask], dim=1), (0, length - 1), value=1)
             inputs = torch.cat([before, placeholders.to(before)], dim=1)
             states = stack(

@@ -161,9 +161,10 @@ def semcot():
     return tiny_semcot()
 
 
-def write_adapter(folder: Path) -> Path:
+def write_adapter(folder: Path, **options) -> Path:
     """Writes an adapter checkpoint with its base in `models/` beside it; returns its folder."""
-    model, tokenizer = tiny_semcot(base_model_name_or_path="someone/tiny-llama", checkpoint_kind="adapter")
+    told = {"base_model_name_or_path": "someone/tiny-llama", "checkpoint_kind": "adapter"}
+    model, tokenizer = tiny_semcot(**told, **options)
     model.language_model.save_pretrained(folder / "models" / "tiny-llama")
     tokenizer.save_pretrained(folder / "models" / "tiny-llama")
     model.save_pretrained(folder / "checkpoint")

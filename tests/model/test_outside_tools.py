@@ -5,7 +5,7 @@ import re
 import accelerate
 import pytest
 import torch
-from conftest import QUESTIONS, ROOT, prompts, tiny_semcot
+from conftest import QUESTIONS, ROOT, prompts, tiny_semcot, write_adapter
 from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from modeling_semcot import SemCoTForCausalLM
@@ -85,11 +85,12 @@ def map_to_disk(folder, aside):
     return SemCoTForCausalLM.from_pretrained(folder, device_map={"": "disk"}, offload_folder=str(aside))
 
 
+@pytest.mark.parametrize("generator", [{}, {"generator": "base", "adapter_rank": 2, "thoughts_per_pass": 2}])
 @pytest.mark.parametrize("kind", ["adapter", "full"])
 @pytest.mark.parametrize("offload", [cpu_offload, disk_offload, map_to_disk])
-def test_offloaded_weights_are_brought_in(adapter, tmp_path, offload, kind):
+def test_offloaded_weights_are_brought_in(tmp_path, offload, kind, generator):
     tokenizer = tiny_semcot()[1]
-    model = SemCoTForCausalLM.from_pretrained(adapter)
+    model = SemCoTForCausalLM.from_pretrained(write_adapter(tmp_path, **generator))
     model.save_pretrained(tmp_path / "kind", checkpoint_kind=kind)
     offloaded = offload(tmp_path / "kind", tmp_path / "aside")
     assert next(offloaded.language_model.parameters()).is_meta

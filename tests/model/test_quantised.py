@@ -65,6 +65,25 @@ def test_the_base_alone_is_quantised_and_an_adapter_does_not_remember_it(checkpo
     assert torch.equal(logits_of(again, batch), logits_of(model, batch))
 
 
+@torch.no_grad()
+def test_updates_go_over_quantised_layers(checkpoint, method):
+    folder, batch = checkpoint
+    base = AutoModelForCausalLM.from_pretrained(
+        folder.parent / "models" / "base", quantization_config=CONFIGS[method]()
+    )
+    options = {"adapter_rank": 2, "thoughts_per_pass": 2, "thought_confidence": 0.0}
+    model = SemCoTForCausalLM.from_components(base, None, num_thoughts=3, thought_token_id=330, **options)
+    before = model.generator_states(**batch)
+    for name, weight in model.generator.named_parameters():
+        if name.endswith(".up"):
+            weight.normal_(std=0.2)
+    states, told = model.generator_states(**batch), model.read_thoughts(**batch).token_ids[..., 0]
+    assert not torch.allclose(before, states, atol=0.1)
+    told = told.masked_fill(~states.any(-1), -100)
+    found = model.states_in_blocks(**batch, told=told)[0]
+    assert torch.cosine_similarity(found.flatten(), states.flatten(), dim=0) > (0.99 if "8bit" in method else 0.9999)
+
+
 def test_an_earlier_file_that_remembers_it_quantises_nothing(checkpoint, method, tmp_path):
     folder, batch = checkpoint
     plain = SemCoTForCausalLM.from_pretrained(folder)
