@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import yaml
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from transformers import TrainerCallback
@@ -140,12 +140,8 @@ def make_page(comparison: Comparison, results: Path, docs: Path) -> None:
 
 def draw_problems(comparison: Comparison, seed: int, runs: Path) -> Path:
     """The list of problems that every method reads from its beginning, drawn and shuffled once for each seed."""
-    file = runs / f"problems-{seed}.jsonl"
-    if not file.exists():
-        drawn = [load_problems(name, "train", num_samples=n, seed=seed) for name, n in comparison.problems.items()]
-        rows = concatenate_datasets(drawn).shuffle(seed=seed)
-        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return file
+    drawn = [load_problems(name, "train", num_samples=n, seed=seed) for name, n in comparison.problems.items()]
+    return keep(runs / f"problems-{seed}.jsonl", concatenate_datasets(drawn).shuffle(seed=seed))
 
 
 def shuffled(data: str, file: Path) -> str:
@@ -153,12 +149,17 @@ def shuffled(data: str, file: Path) -> str:
     A file of problems in an order of chance, the same for all: so many first ones are then a fair sample, also of a set
     that begins with easier ones. Named data are asked as they are.
     """
-    if not Path(data).is_file():
-        return data
+    return str(keep(file, load_problems(data, "eval").shuffle(seed=0))) if Path(data).is_file() else data
+
+
+def keep(file: Path, problems: Dataset) -> Path:
+    """Writes the problems, for all methods; raises `ValueError` where the file holds others, which some have read."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in problems)
     if not file.exists():
-        rows = load_problems(data, "eval").shuffle(seed=0)
-        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return str(file)
+        write_text(file, text)
+    elif file.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{file} holds other problems than are drawn now: move it away, or give other --runs.")
+    return file
 
 
 def train_for_minutes(comparison: Comparison, name: str, seed: int, problems: Path, folder: Path) -> dict[str, Any]:

@@ -104,6 +104,22 @@ def test_what_is_done_is_not_done_again(comparison, places, monkeypatch):
         compare(comparison, *places, ["codi"])
 
 
+def test_problems_of_another_list_are_not_taken_for_its_own(comparison, tmp_path):
+    file = benchmark.draw_problems(comparison, 0, tmp_path)
+    assert benchmark.draw_problems(comparison, 0, tmp_path) == file and len(file.read_text().splitlines()) == 80
+    with pytest.raises(ValueError, match=r"problems-0.jsonl holds other problems .* give other --runs"):
+        benchmark.draw_problems(replace(comparison, problems={"synthetic_arithmetic": 30}), 0, tmp_path)
+    lessons = tmp_path / "lessons.jsonl"
+    lessons.write_text(file.read_text())
+    asked = tmp_path / "Lessons.jsonl"
+    assert benchmark.shuffled(str(lessons), asked) == str(asked)
+    assert sorted(asked.read_text().splitlines()) == sorted(lessons.read_text().splitlines())
+    assert benchmark.shuffled("synthetic_arithmetic", tmp_path / "Stories.jsonl") == "synthetic_arithmetic"
+    lessons.write_text(file.read_text().partition("\n")[2])
+    with pytest.raises(ValueError, match="Lessons.jsonl holds other problems"):
+        benchmark.shuffled(str(lessons), asked)
+
+
 def test_answers_of_another_checkpoint_are_not_taken_for_its_own(adapter, tmp_path):
     weights = adapter / "model.safetensors"
     for name in ("direct", "semcot"):
