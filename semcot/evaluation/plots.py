@@ -80,7 +80,7 @@ def accuracy(rows: Sequence[Row]) -> Plot:
 def accuracy_against_latency(timed: Sequence[Row], rows: Sequence[Row]) -> Plot:
     """Strict accuracy, of all seeds, against the time to an answer; up and left is better."""
     look, share = _look([row["method"] for row in rows]), {row["method"]: row for row in rows}
-    with _axes(3.4 + 0.17 * ceil(len(timed) / 3)) as axes:
+    with _axes(_height([row["method"] for row in timed])) as axes:
         for row in timed:
             method, seconds = row["method"], row["latency_p50_s"]
             shown = share[method]
@@ -98,7 +98,7 @@ def accuracy_against_latency(timed: Sequence[Row], rows: Sequence[Row]) -> Plot:
         axes.margins(x=0.15)
         for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             set_formatter(FuncFormatter(_plain))
-        _legend(axes, len(timed))
+        _legend(axes)
         caption = (
             "Up and to the left is better. Bars: the 95 % interval of accuracy, and the time from the median to the "
             "95th percentile."
@@ -109,7 +109,7 @@ def accuracy_against_latency(timed: Sequence[Row], rows: Sequence[Row]) -> Plot:
 def batch_sweep(swept: Sequence[Row], methods: Sequence[str]) -> Plot:
     """Throughput against batch size."""
     look = _look(methods)
-    with _axes(3.4) as axes:
+    with _axes(_height([row["method"] for row in swept])) as axes:
         for row in swept:
             sizes, speeds = zip(
                 *((step["batch_size"], step["samples_per_s"]) for step in row["batch_sweep"]), strict=True
@@ -120,7 +120,7 @@ def batch_sweep(swept: Sequence[Row], methods: Sequence[str]) -> Plot:
         axes.xaxis.set_minor_locator(NullLocator())
         for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             set_formatter(FuncFormatter(_plain))
-        _legend(axes, len(swept))
+        _legend(axes)
         return "Throughput by batch size.", axes.figure
 
 
@@ -147,7 +147,7 @@ def plane(thoughts: Thoughts) -> Plot:
         axes.scatter(*own.T, color=COLOURS[0], marker="o", s=22, label="thoughts")
         axes.scatter(*told.T, facecolor="none", edgecolor=COLOURS[1], marker="s", s=22, label="reasoning")
         axes.set(xlabel="first principal component", ylabel="second principal component")
-        _legend(axes, 2)
+        _legend(axes)
         caption = (
             f"Mean states in a plane, the first {len(own)} problems; a line joins thoughts and their own reasoning."
         )
@@ -163,5 +163,16 @@ def _several(rows: Sequence[Row]) -> bool:
     return len({row.get("seed") for row in rows}) > 1
 
 
-def _legend(axes: Axes, entries: int) -> None:
-    axes.figure.legend(loc="outside upper left", ncols=min(3, entries), frameon=False)
+def _columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend have room beside each other: a letter takes about 0.075 inches."""
+    return max(1, min(3, len(labels), int(WIDTH / (0.5 + 0.075 * max(map(len, labels))))))
+
+
+def _height(labels: Sequence[str]) -> float:
+    """Of a plot with a legend, in inches."""
+    return 3.2 + 0.2 * ceil(len(labels) / _columns(labels))
+
+
+def _legend(axes: Axes) -> None:
+    labels = axes.get_legend_handles_labels()[1]
+    axes.figure.legend(loc="outside upper left", ncols=_columns(labels), frameon=False)

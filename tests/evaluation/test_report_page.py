@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from semcot.evaluation.methods import METHODS, TRAINED
 from semcot.evaluation.page import _problems, write_page
 from semcot.evaluation.plots import COLOURS, draw
 from semcot.evaluation.report import write_report
@@ -190,3 +191,16 @@ def test_axes_are_labelled_and_methods_told_apart(record, thoughts):
     lines = draw(record, thoughts)["batch_sweep"][1].axes[0].lines
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 9
     assert {line.get_color() for line in lines} == set(COLOURS)
+
+
+@pytest.mark.parametrize("names", [["semcot", "direct", "cot"], [*METHODS, *TRAINED, "cot_few_shot"], ["x" * 60, "y"]])
+def test_a_legend_stays_within_its_plot(record, names):
+    record["eval"] = [row(name, latency=1.0 + i) for i, name in enumerate(names)]
+    for name in ("accuracy_latency", "batch_sweep"):
+        figure = draw(record, None)[name][1]
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == names
+        box, axes = legend.get_window_extent(), figure.axes[0].get_window_extent()
+        assert max(names, key=len).startswith("x") or (box.x0 >= 0 and box.x1 <= figure.bbox.x1)
+        assert axes.height > 2 * figure.dpi and not box.overlaps(axes)
