@@ -11,7 +11,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from datasets import Dataset, Features, Value, load_dataset
@@ -96,7 +96,7 @@ def load_problems(
 
 
 def split_validation(
-    dataset: Dataset, fraction: float, seed: int, by_template: bool = False
+    dataset: Dataset, fraction: float, seed: int, by_template: bool = False, parted: Mapping[str, bool] | None = None
 ) -> tuple[Dataset, Dataset]:
     """Parts a data set into (train, validation).
 
@@ -107,6 +107,8 @@ def split_validation(
         by_template: all problems that are the same when [`masked`] go to one part, so that validation tells how others'
             wordings are answered. It has as many as fit into the fraction; where no template does, since few are told
             again and again, the problems are parted one by one, with a warning.
+        parted: templates that were parted before, and whether they were held out: they go where they went, even where
+            those held out are more than the fraction.
 
     Raises:
         ValueError: nothing would be left for one of the parts.
@@ -120,7 +122,9 @@ def split_validation(
     groups: dict[object, list[int]] = {}
     for i, question in enumerate(dataset["question"]) if by_template else ():
         groups.setdefault(masked(question), []).append(i)
-    if by_template and min(map(len, groups.values())) > wanted:
+    parted = parted or {}
+    held_out = [i for template, rows in groups.items() if parted.get(template) for i in rows]
+    if by_template and not held_out and min(map(len, groups.values())) > wanted:
         warnings.warn(
             f"The {len(dataset)} problems have {len(groups)} templates, none of so few that validation_fraction "
             f"{fraction} could hold it: validation shares them with train.",
@@ -130,9 +134,8 @@ def split_validation(
     if not by_template:
         parts = dataset.train_test_split(test_size=float(fraction), seed=seed)
         return parts["train"], parts["test"]
-    held_out: list[int] = []
-    for rows in random.Random(seed).sample(list(groups.values()), len(groups)):
-        if len(held_out) + len(rows) <= wanted:
+    for template, rows in random.Random(seed).sample(list(groups.items()), len(groups)):
+        if template not in parted and len(held_out) + len(rows) <= wanted:
             held_out += rows
     held_out.sort()
     rest = sorted({*range(len(dataset))}.difference(held_out))

@@ -13,6 +13,7 @@ from semcot.data import (
     AUGMENTED,
     HUB_DATASETS,
     load_problems,
+    masked,
     shared_questions,
     split_validation,
     without,
@@ -53,12 +54,13 @@ def step_size(options: RunOptions, stage: Stage) -> int:
     return stage.batch_size * accumulated * PartialState().num_processes
 
 
-def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
+def load_data(options: RunOptions, stage: Stage | None = None, parted: dict[str, bool] | None = None) -> Problems:
     """
     The problems of a stage, by default the recipe's, each question once. Questions that also stand in an evaluation
     split, of a named data set, beside a file (`eval.json` beside `train.json`) or named by the options, are left out
     and counted. Where `max_steps` bounds the run, no more problems are drawn than its stages need. Stages with problems
-    of their own draw each from a seed of its own.
+    of their own draw each from a seed of its own; templates that an earlier one parted, kept in `parted`, go where they
+    went, so that what is held out is in no stage's train split.
     """
     own = bool(stage and stage.dataset)
     seed = options.seed + (1 + [other.name for other in options.stages].index(stage.name) if own else 0)
@@ -90,8 +92,11 @@ def load_data(options: RunOptions, stage: Stage | None = None) -> Problems:
     if not len(problems):
         raise ValueError("No problem is left to train on: all of their questions are those of an evaluation split.")
     train, validation = split_validation(
-        problems, options.validation_fraction, seed, by_template=options.validation_by_template
+        problems, options.validation_fraction, seed, by_template=options.validation_by_template, parted=parted
     )
+    if parted is not None:
+        for part, is_held_out in ((train, False), (validation, True)):
+            parted |= dict.fromkeys(map(masked, part["question"]), is_held_out)
     num_in_epoch = round(len(train) / share)
     train, validation = (part.select(range(min(len(part), needed or len(part)))) for part in (train, validation))
     return Problems(train, validation, num_in_epoch)

@@ -53,8 +53,9 @@ def prepare(options: TrainOptions) -> Run:
                 "Give its Hub id as base_model; it is still found in models/ where there is no connection."
             )
     check(options)
-    shared = load_data(options)
-    problems = {stage.name: load_data(options, stage) if stage.dataset else shared for stage in options.stages}
+    parted: dict[str, bool] = {}
+    shared = load_data(options, parted=parted)
+    problems = {stage.name: load_data(options, stage, parted) if stage.dataset else shared for stage in options.stages}
     for stage in options.stages:
         check_reasonings(options, stage, problems[stage.name])
     record = describe_run(problems, shared)

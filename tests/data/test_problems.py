@@ -418,6 +418,9 @@ class TestSplits:
         assert not set(map(masked, train["question"])) & set(map(masked, validation["question"]))
         again = split_validation(Dataset.from_list(rows), 0.2, seed=2, by_template=True)[1]
         assert again.to_list() != validation.to_list()
+        parted = {masked(question): part is validation for part in (train, validation) for question in part["question"]}
+        again = split_validation(Dataset.from_list(rows[5:]), 0.2, seed=2, by_template=True, parted=parted)[1]
+        assert set(again["question"]) == set(validation["question"]) - {row["question"] for row in rows[:5]}
         uneven = Dataset.from_list(rows[:5] * 20 + rows[5:10] * 5)
         with pytest.warns(UserWarning, match="125 problems have 2 templates, none of so few .* shares them with train"):
             train, validation = split_validation(uneven, 0.1, seed=0, by_template=True)

@@ -109,6 +109,21 @@ def test_stages_with_problems_of_their_own_draw_others(unbounded):
     assert len(set.union(*drawn)) > 80, "30 problems, three times"
 
 
+def test_what_a_stage_holds_out_is_trained_on_in_none(unbounded, tmp_path):
+    file, words = tmp_path / "train.json", "abcdefghij"
+    rows = [{"question": f"{i} {a} and 2 {b}?", "answer": str(i + 2)} for a in words for b in words for i in range(3)]
+    file.write_text(json.dumps(rows))
+    stages = [replace(unbounded.stages[-1], name=name, dataset={str(file): None}) for name in "abc"]
+    options, parted = replace(unbounded, dataset={str(file): None}, stages=stages, validation_by_template=True), {}
+    found = [load_data(options, parted=parted)] + [load_data(options, stage, parted) for stage in stages]
+    held_out, trained = (
+        [set(map(masked, getattr(part, name)["question"])) for part in found] for name in ("validation", "train")
+    )
+    assert held_out[0] and all(templates == held_out[0] for templates in held_out)
+    assert not held_out[0] & set.union(*trained)
+    assert set(map(masked, load_data(options, stages[1]).validation["question"])) != held_out[0], "alone, of its seed"
+
+
 def test_validation_is_of_other_templates_unless_told_otherwise(unbounded, tmp_path):
     file = tmp_path / "train.json"
     rows = [{"question": f"{i} {thing} and 2?", "answer": str(i + 2)} for thing in "abcdefghij" for i in range(9)]
