@@ -113,8 +113,9 @@ def test_what_a_stage_holds_out_is_trained_on_in_none(unbounded, tmp_path):
     file, words = tmp_path / "train.json", "abcdefghij"
     rows = [{"question": f"{i} {a} and 2 {b}?", "answer": str(i + 2)} for a in words for b in words for i in range(3)]
     file.write_text(json.dumps(rows))
-    stages = [replace(unbounded.stages[-1], name=name, dataset={str(file): None}) for name in "abc"]
-    options, parted = replace(unbounded, dataset={str(file): None}, stages=stages, validation_by_template=True), {}
+    own = {"dataset": {str(file): None}, "losses": {"answer": 1.0}}
+    stages = [replace(unbounded.stages[-1], name=name, **own) for name in "abc"]
+    options, parted = replace(unbounded, dataset=own["dataset"], stages=stages, validation_by_template=True), {}
     found = [load_data(options, parted=parted)] + [load_data(options, stage, parted) for stage in stages]
     held_out, trained = (
         [set(map(masked, getattr(part, name)["question"])) for part in found] for name in ("validation", "train")
