@@ -452,12 +452,21 @@ def test_the_encoder_finds_its_base_where_the_checkpoint_does(options, base, tmp
 def test_paths_are_not_shown_on_the_card(options, tmp_path):
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in load_problems("synthetic_arithmetic", num_samples=40)))
-    record = {"train_problems": 1, "validation_problems": 1, "device": "cpu", "stages": {}}
+    record = {"train_problems": 1, "validation_problems": 1, "device": "cpu", "stages": {}, "stage_data": {}}
     own = answers_alone(options, dataset={str(file): 3})
     for name, shown in ((str(file), "own.jsonl"), (f"augmented:{file}", "augmented:own.jsonl")):
         card = describe_for_card(replace(own, dataset={name: None}), record)
-        assert f"Data: {shown}, own.jsonl (3); " in card or f"Data: {shown} (3); " in card
+        assert f"Data: {shown}, own.jsonl (3); " in card or f"Data: {shown}; " in card
         assert str(tmp_path) not in card and "| base_model | tiny-llama |" in card
+
+
+def test_the_card_counts_the_problems_of_all_stages(options):
+    own = with_stages(options, "thoughts", dataset={"synthetic_arithmetic": 5, "synthetic_school": 7})
+    sizes = {"train_problems": 11, "validation_problems": 1}
+    record = {**sizes, "device": "cpu", "stages": {}, "stage_data": {"thoughts": {**sizes, "train_problems": 12}}}
+    card = describe_for_card(replace(own, dataset={"synthetic_arithmetic": 60, "svamp": None}), record)
+    assert "Data: synthetic_arithmetic (65), svamp, synthetic_school (7); 11 problems to train on and 1 of" in card
+    assert "for the stage `thoughts` 12 and 1 of its own (seed 0)" in card
 
 
 def test_the_hubs_data_sets_are_named_once(options):
