@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import GradientState
 from conftest import tiny_semcot
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
@@ -16,6 +17,12 @@ from semcot.distillation.trainer import LikeLengths, load_weights
 from semcot.encoder import build_reasoning_encoder, encode_thoughts
 
 PREFIX = 3  # of the tokens that all prompts begin with
+
+
+@pytest.fixture(autouse=True)
+def no_loader_of_another_test():
+    """accelerate remembers, for all trainers of a process, a data loader that was left in the middle."""
+    GradientState._reset_state()
 
 
 @pytest.fixture
