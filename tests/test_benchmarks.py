@@ -12,7 +12,7 @@ from conftest import ROOT
 def figures_of(script: str, folder, *arguments) -> dict:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--model", folder, *arguments]
     command += ["--output", folder.parent / "figures.json"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
     result = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return json.loads((folder.parent / "figures.json").read_text())

@@ -32,7 +32,7 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCoTForCausalLM:
     """
-    The same model, frozen, whose generator, base and head are run by OpenVINO; embeddings and refiner stay with torch.
+    The same model, frozen, whose generator, base and head are run by OpenVINO; the embeddings stay with torch.
 
     Args:
         model: on a CPU. Of layers and head there are copies: load other weights, and call this again.
@@ -40,7 +40,8 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
 
     Raises:
         ValueError: layers or head are elsewhere, in another dtype than float32 or bfloat16 or in several, quantised or
-            of a kind that OpenVINO cannot run as they are. The model is as before.
+            of a kind that OpenVINO cannot run as they are; or a single thread is to multiply bfloat16 by AMX, where
+            OpenVINO (2026.4) ends the process. The model is as before.
     """
     base, adapted = model.language_model.base_model, model.config.adapter_rank > 0
     stacks = {"generator": base if adapted else model.generator, "base": base}
@@ -55,6 +56,12 @@ def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCo
         if len(dtypes := {weight.dtype for weight in weights}) > 1 or not dtypes <= PRECISIONS.keys():
             found = ", ".join(sorted(map(str, dtypes)))
             raise ValueError(f"OpenVINO takes layers that are in float32 or in bfloat16; the {name} is in {found}.")
+    in_bfloat16 = any(weight.dtype is torch.bfloat16 for part in parts.values() for weight in part.parameters())
+    if in_bfloat16 and threads == 1 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+        raise ValueError(
+            "OpenVINO does not compile bfloat16 for a single thread on a CPU with AMX: give it 2 threads, or load the "
+            "model in float32."
+        )
     for name, stack in stacks.items():
         rotary = getattr(stack.config, "rope_parameters", None) or {}
         if rotary.get("rope_type") not in ROTATIONS or not _keeps_all(DynamicCache(config=stack.config)):

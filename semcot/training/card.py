@@ -44,8 +44,13 @@ def describe_for_card(options: TrainOptions, record: dict) -> str:
 
 
 def _sources(options: TrainOptions) -> dict[str, int | None]:
-    own = (stage.dataset for stage in options.stages if stage.dataset)
-    return options.dataset | {name: count for sources in own for name, count in sources.items()}
+    """Each source with the number of problems that all stages together draw of it; `None` where one takes it whole."""
+    found: dict[str, int | None] = dict(options.dataset)
+    for stage in options.stages:
+        for name, count in (stage.dataset or {}).items():
+            before = found.get(name, 0)
+            found[name] = None if None in (before, count) else before + count
+    return found
 
 
 def _shown(value: object) -> object:

@@ -35,7 +35,7 @@ def answers(model, tokenizer, **options) -> list[list[int]]:
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "granite"])
 def test_the_answers_are_those_of_torch(family):
-    model, tokenizer = tiny_semcot(family, generator=2 if family != "llama" else None, refiner_layers=1)
+    model, tokenizer = tiny_semcot(family, generator=2 if family != "llama" else None)
     expected = [answers(model, tokenizer, **options) for options in OPTIONS]
     batch = prompts(tokenizer, QUESTIONS[:3])
     with torch.no_grad():
@@ -92,9 +92,17 @@ def test_bfloat16_is_near():
     batch = prompts(tokenizer, QUESTIONS[:3])
     with torch.no_grad():
         expected = model(**batch).thoughts
-        found = with_openvino(model.to(torch.bfloat16), threads=1)(**batch)
+        found = with_openvino(model.to(torch.bfloat16), threads=2)(**batch)
     assert found.thoughts.dtype == found.logits.dtype == torch.bfloat16
     assert torch.cosine_similarity(found.thoughts.float(), expected, dim=-1).min() > 0.99
+
+
+def test_bfloat16_on_one_thread_of_a_cpu_with_amx_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    model, _ = tiny_semcot()
+    with pytest.raises(ValueError, match="bfloat16 for a single thread on a CPU with AMX: give it 2 threads"):
+        with_openvino(model.to(torch.bfloat16), threads=1)
+    assert not with_openvino(model.float(), threads=1).training
 
 
 def test_it_is_saved_as_it_was_loaded(tmp_path):
@@ -165,5 +173,5 @@ def test_it_goes_on_from_a_cache_of_torch_in_bfloat16():
     cache = DynamicCache(config=model.language_model.config)
     told = model.generate(first, past_key_values=cache, max_new_tokens=6, eos_token_id=None)
     told = torch.cat([told, second], dim=1)
-    output = with_openvino(model, threads=1).generate(told, past_key_values=cache, max_new_tokens=6, eos_token_id=None)
+    output = with_openvino(model, threads=2).generate(told, past_key_values=cache, max_new_tokens=6, eos_token_id=None)
     assert output.shape[1] == told.shape[1] + 6
