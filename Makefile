@@ -5,8 +5,7 @@
 # make test        install, fetch the base, lint and test, but for whole runs
 # make test-all    the same, and then the whole runs in processes of their own
 # make base        install and fetch the base, SmolLM2-135M-Instruct, into models/
-# make default     train configs/default.yaml, the recipe from nothing; interrupted, it goes on
-# make quickstart  train the quickstart recipe (options: make quickstart ARGS="--output_dir runs/mine")
+# make default     train the published checkpoint from nothing (configs/default.yaml); interrupted, it goes on
 # make methods     train SemCoT and its rivals for the same minutes, ask all the same questions: docs/methods.md
 # make clean       remove the environment, the base and the caches, but no trained model
 
@@ -25,7 +24,7 @@ HF_HUB_DISABLE_TELEMETRY ?= 1
 TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE HF_HUB_DISABLE_TELEMETRY TOKENIZERS_PARALLELISM
 
-.PHONY: demo app test test-all base smoke default quickstart methods clean
+.PHONY: demo app test test-all base smoke default methods clean
 .DELETE_ON_ERROR:
 
 demo: base
@@ -51,9 +50,6 @@ smoke: base
 
 default: base
 	$(PY) train_semcot.py configs/default.yaml --output_dir runs/default --resume_from_checkpoint True $(ARGS)
-
-quickstart: base
-	$(PY) train_semcot.py configs/quickstart.yaml $(ARGS)
 
 methods: base
 	$(PY) -m benchmarks.methods configs/methods.yaml $(ARGS)

@@ -80,47 +80,10 @@ class BuildingMixin:
             model.generator = generator.requires_grad_(True)
         model.to(device=base.get_input_embeddings().weight.device)
         model.attach_base(base)
-        model._start_refiner()
         model._start_at_embedding_scale()
         if base.generation_config is not None:
             model.generation_config = base.generation_config
         return model.eval()
-
-    def add_refiner(self, layers: int) -> None:
-        """Gives the model a refiner of so many layers; until it is trained, it changes nothing."""
-        if self.refiner is not None:
-            raise ValueError(
-                f"This model has a refiner of {self.config.refiner_layers} layers already, and keeps it: leave the "
-                "number out, or give that one."
-            )
-        self.config.refiner_layers = layers
-        self.refiner = AutoModel.from_config(refiner_config(self.config))
-        self.refiner.set_input_embeddings(None)
-        cast_weights(self.refiner, self.projection.weight.dtype)
-        self.refiner.to(self.projection.weight.device).train(self.training)
-        self._start_refiner()
-
-    @torch.no_grad()
-    def _start_refiner(self) -> None:
-        """Starts it as a copy of the generator's last layers, behind a final norm that multiplies by zero."""
-        if self.refiner is None:
-            return
-        layers = decoder_layers(self.refiner)
-        for layer, source in zip(layers, decoder_layers(self.generator)[-len(layers) :], strict=True):
-            layer.load_state_dict(source.state_dict())
-        tables = [part for part in self.refiner.modules() if isinstance(part, nn.Embedding)]
-        others = {weight for part in (layers, *tables) for weight in part.parameters()}
-        norm = [(name, weight) for name, weight in self.refiner.named_parameters() if weight not in others]
-        states = self.thought_embedding.repeat(1, self.config.num_thoughts, 1)
-        for zero in (0.0, -1.0):  # Gemma's norms, and those of others, multiply by 1 + weight
-            for name, weight in norm:
-                weight.fill_(0.0 if name.endswith("bias") else zero)
-            if not self.refiner(inputs_embeds=states, use_cache=False).last_hidden_state.any():
-                return
-        raise ValueError(
-            f"A {type(self.generator).__name__} cannot have a refiner: no weights of its final norm make it zero, so "
-            "that it would change the thoughts from the start."
-        )
 
     @torch.no_grad()
     def _start_at_embedding_scale(self) -> None:
@@ -236,14 +199,6 @@ def _embedding_scale(embed: nn.Module) -> torch.Tensor:
     """What token embeddings are multiplied by when they are looked up, as Gemma's are; 1 for most."""
     ids = torch.arange(0, len(embed.weight), 1 + len(embed.weight) // 64, device=embed.weight.device)
     return _rms(embed(ids)) / _rms(nn.functional.embedding(ids, embed.weight))
-
-
-def refiner_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Config of the stack that goes over the thoughts: the generator's with its last `refiner_layers` layers."""
-    depth = config.generator_config.num_hidden_layers
-    if config.refiner_layers > depth:
-        raise ValueError(f"refiner_layers is {config.refiner_layers}, but can be at most the generator's {depth}.")
-    return _with_layers(config.generator_config, slice(depth - config.refiner_layers, depth))
 
 
 def _with_layers(config: PreTrainedConfig, kept: slice) -> PreTrainedConfig:

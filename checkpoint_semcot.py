@@ -18,8 +18,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 BASE_MODEL_VARIABLE = "SEMCOT_BASE_MODEL"
-# Names of weights in checkpoints of earlier versions, and today's.
-RENAMED = {"^thought_layers": "refiner"}
 
 MODEL_CARD_TEMPLATE = """---
 {{ card_data }}
@@ -111,7 +109,6 @@ class CheckpointMixin:
         two_dtypes = base is None and kwargs.get("dtype") in (None, "auto") and None not in (own_dtype, base_dtype)
         if two_dtypes:  # loaded in one that holds both
             kwargs["dtype"] = torch.promote_types(own_dtype, base_dtype)
-        kwargs["key_mapping"] = RENAMED | (kwargs.get("key_mapping") or {})
         model, info = cls._load_own(path, *model_args, config=config, **kwargs)
         if base is not None:
             model.attach_base(base)
@@ -171,8 +168,6 @@ class CheckpointMixin:
                 f"The PEFT adapter of {path} has weights for the base too, which is not in the checkpoint: keep it in "
                 "a folder of its own and load it with PeftModel.from_pretrained(model, that folder)."
             )
-        # Saved under today's names, whatever they were called in the file.
-        model._weight_conversions = [c for c in model._weight_conversions if c.source_patterns != list(RENAMED)]
         return model, info
 
     def attach_base(self, base: PreTrainedModel) -> None:

@@ -7,6 +7,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 CHECKPOINT_KINDS = ("adapter", "full")
 PLAIN_PROMPT_TEMPLATE = "Question: {question}{thoughts}\nAnswer:"
+_DROPPED = {"thought_passes": 1, "base_model_revision": None, "refiner_layers": 0, "thought_layers": 0}
+"""Settings of earlier versions, each with the value that changes nothing."""
 
 
 class SemCoTConfig(PreTrainedConfig):
@@ -27,9 +29,6 @@ class SemCoTConfig(PreTrainedConfig):
         thought_offset (`int`, *optional*, defaults to 0):
             Which generator state becomes a thought: 0 reads the state at the placeholder itself, -1 the state one to
             its left, as the paper's released code does.
-        refiner_layers (`int`, *optional*, defaults to 0):
-            Layers of the refiner, a stack of the generator's kind that goes over the K thoughts alone: a cheap way to
-            let a later step of the reasoning use an earlier one's result. None in the paper.
         adapter_rank (`int`, *optional*, defaults to 0):
             Rank of the low-rank updates (LoRA) of the base's own layers, which then are the generator:
             `generator_config` is the base's, and the updates are all that is stored of it. 0 for a generator with
@@ -72,7 +71,6 @@ class SemCoTConfig(PreTrainedConfig):
         num_thoughts: int = 5,
         thought_token_id: int | None = None,
         thought_offset: int = 0,
-        refiner_layers: int = 0,
         adapter_rank: int = 0,
         thoughts_per_pass: int | None = None,
         thought_confidence: float = 0.0,
@@ -94,13 +92,12 @@ class SemCoTConfig(PreTrainedConfig):
         self.num_thoughts = num_thoughts
         self.thought_token_id = self.text_config.vocab_size if thought_token_id is None else thought_token_id
         self.thought_offset = thought_offset
-        self.refiner_layers = kwargs.pop("thought_layers", refiner_layers)  # its name in earlier versions
-        for name, default in (("thought_passes", 1), ("base_model_revision", None)):  # of earlier versions
+        for name, default in _DROPPED.items():
             if (value := kwargs.pop(name, default)) != default:
                 raise ValueError(f"{name} is {value!r}, a setting that was dropped (docs/experiments.md): take it out.")
         self.adapter_rank = adapter_rank
         self.thoughts_per_pass, self.thought_confidence = thoughts_per_pass, thought_confidence
-        whole = ("num_thoughts", "thought_token_id", "thought_offset", "refiner_layers", "adapter_rank")
+        whole = ("num_thoughts", "thought_token_id", "thought_offset", "adapter_rank")
         for name in whole if thoughts_per_pass is None else (*whole, "thoughts_per_pass"):
             if type(value := getattr(self, name)) is not int:  # as in a config.json that was edited by hand
                 raise ValueError(f"{name} must be a whole number, got {value!r}.")
@@ -115,13 +112,11 @@ class SemCoTConfig(PreTrainedConfig):
 
         if thoughts_per_pass is not None and not 1 <= thoughts_per_pass <= num_thoughts:
             raise ValueError(f"thoughts_per_pass must lie between 1 and {num_thoughts}, got {thoughts_per_pass}.")
-        if adapter_rank and self.refiner_layers:
-            raise ValueError("The base itself as a generator (adapter_rank) has no refiner: set refiner_layers to 0.")
         if type(thought_confidence) not in (int, float):
             raise ValueError(f"thought_confidence must be a number, got {thought_confidence!r}.")
         if not adapter_rank and thoughts_per_pass not in (None, num_thoughts):
             raise ValueError("Thoughts are formed in several passes by a generator with adapter_rank alone.")
-        for name in ("thought_token_id", "refiner_layers", "adapter_rank"):
+        for name in ("thought_token_id", "adapter_rank"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} must not be negative, got {value}.")
         self.share_embeddings = share_embeddings or bool(adapter_rank)

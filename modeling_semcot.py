@@ -2,8 +2,8 @@
 """
 SemCoT: semantically aligned implicit chain-of-thought (He et al., NeurIPS 2025, arXiv 2510.24940).
 
-    question ──► generator (one parallel pass) ──► states at the K placeholders ──► refiner ──► projection ──┐
-    question ──► language_model.embed_tokens ──────────────── placeholders replaced by the thoughts ◄────────┘
+    question ──► generator (one parallel pass) ──► states at the K placeholders ──► projection ──┐
+    question ──► language_model.embed_tokens ──── placeholders replaced by the thoughts ◄────────┘
                                           └──► language_model (frozen) ──► answer
 
 The implicit tokens are to this model what image features are to LLaVA: placeholders in `input_ids`, filled at prefill,
@@ -31,14 +31,14 @@ from transformers.utils import can_return_tuple, logging
 
 try:
     from .adapter_semcot import AdaptedBase, BlocksMixin
-    from .building_semcot import BuildingMixin, refiner_config
+    from .building_semcot import BuildingMixin
     from .checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from .configuration_semcot import SemCoTConfig
     from .generation_semcot import DraftsMixin, PromptStreamer
     from .prefix_semcot import CACHE, PrefixMixin, States, fill
 except ImportError:  # as plain top-level modules, from a clone or an installation
     from adapter_semcot import AdaptedBase, BlocksMixin
-    from building_semcot import BuildingMixin, refiner_config
+    from building_semcot import BuildingMixin
     from checkpoint_semcot import MODEL_CARD_TEMPLATE, CheckpointMixin
     from configuration_semcot import SemCoTConfig
     from generation_semcot import DraftsMixin, PromptStreamer
@@ -117,10 +117,6 @@ class SemCoTForCausalLM(
             self.generator = AutoModel.from_config(config.generator_config)
             if config.share_embeddings:
                 self.generator.set_input_embeddings(None)
-        self.refiner = None
-        if config.refiner_layers:
-            self.refiner = AutoModel.from_config(refiner_config(config))
-            self.refiner.set_input_embeddings(None)
         width = config.generator_config.hidden_size
         self.thought_embedding = nn.Parameter(torch.randn(width) * config.generator_config.initializer_range)
         self.projection = nn.Linear(width, config.text_config.hidden_size)
@@ -273,11 +269,9 @@ class SemCoTForCausalLM(
         return states.take_along_dim(columns.unsqueeze(-1), dim=1)
 
     def project(self, states: torch.FloatTensor) -> torch.FloatTensor:
-        r"""Refiner and projection: `(batch, num_thoughts, generator width)` to `(batch, num_thoughts, hidden_size)`."""
+        r"""The projection: `(batch, num_thoughts, generator width)` to `(batch, num_thoughts, hidden_size)`."""
         if self.config.adapter_rank:
             return self.soft_tokens(states) + self.projection(states)
-        if self.refiner is not None:
-            states = states + self.refiner(inputs_embeds=states, use_cache=False).last_hidden_state
         return self.projection(states)
 
     def spelt_scores(

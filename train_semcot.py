@@ -1,5 +1,5 @@
 """
-Trains a SemCoT checkpoint: `python train_semcot.py configs/quickstart.yaml --output_dir runs/quickstart`.
+Trains a SemCoT checkpoint: `python train_semcot.py configs/default.yaml --output_dir runs/default`.
 
 Stage 1 learns what a reasoning means, stage 2 teaches a generator to think it in K implicit tokens (arXiv 2510.24940,
 section 4). The output folder is a loadable checkpoint; beside it stand the reasoning encoder, the options, the losses.

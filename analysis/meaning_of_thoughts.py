@@ -14,15 +14,37 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
-from analysis.thoughts import answer_with, prompts_of
 from modeling_semcot import SemCoTForCausalLM
 from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import load_problems
 from semcot.encoder import encode_texts, encode_thoughts, load_reasoning_encoder
 from semcot.evaluation import describe_machine, weights_sha256
 from semcot.files import write_json
+from semcot.tokenization import render_prompt, tokenize_prompts
+
+
+def prompts_of(tokenizer: PreTrainedTokenizerBase, problems: list[dict[str, str]]) -> BatchEncoding:
+    """The prompts of problems as one batch, each with its placeholders and cue."""
+    return tokenize_prompts(tokenizer, [render_prompt(tokenizer, problem["question"]) for problem in problems])
+
+
+def answer_with(
+    model: SemCoTForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: list[dict[str, str]],
+    thoughts: torch.FloatTensor,
+    batch_size: int = 16,
+) -> list[str]:
+    """The base's greedy answers with these thoughts (problems, K, hidden) in place."""
+    answers = []
+    for start in range(0, len(problems), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = prompts_of(tokenizer, problems[rows])
+        written = model.generate(**batch, thoughts=thoughts[rows], max_new_tokens=16, do_sample=False)
+        answers += tokenizer.batch_decode(written[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+    return answers
 
 
 def fit_thoughts(

@@ -112,7 +112,7 @@ def tiny_semcot(family: str = "llama", generator=2, chat: bool = True, num_thoug
 
 
 def tiny_options(base: Path, folder: Path):
-    """A recipe with every kind of stage but an interchange, for a tiny base."""
+    """A recipe with every kind of stage, for a tiny base."""
     from semcot.training.options import Stage, TrainOptions
 
     started = ["projection", "thought_embedding"]
@@ -129,7 +129,7 @@ def tiny_options(base: Path, folder: Path):
             Stage(name="all", train=["reasoning_encoder"], learning_rate=1e-5, batch_size=8),
             Stage(name="warm_up", train=started, losses=all_losses, epochs=0.5, learning_rate=1e-3, batch_size=8),
             Stage(name="thoughts", train=[*started, "generator"], losses={"token_supervision": 1.0}, batch_size=8),
-            Stage(name="generator", train=[*started, "refiner", "generator"], losses=all_losses, batch_size=8),
+            Stage(name="generator", train=[*started, "generator"], losses=all_losses, batch_size=8),
         ],
         max_steps=5,
         trainer={"eval_steps": 5, "save_steps": 2, "logging_steps": 1, "bf16": False},

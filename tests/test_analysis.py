@@ -13,12 +13,9 @@ from analysis import (
     accuracy_by_steps,
     base_precision,
     meaning_of_thoughts,
-    mistakes,
     templates,
 )
-from analysis.thoughts import answer_with
 from semcot.data import load_problems
-from semcot.distillation import token_supervision_targets
 from semcot.encoder import build_reasoning_encoder
 
 
@@ -182,55 +179,13 @@ def test_ablations_with_whole_runs(call, tmp_path):
     ]
 
 
-def test_mistakes_tells_spelling_from_answering(checkpoint, call, tmp_path):
-    file, output = tmp_path / "problems.jsonl", tmp_path / "mistakes.txt"
-    load_problems("synthetic_arithmetic", num_samples=5, seed=1).to_json(file)
-    call(mistakes, checkpoint, file, "--output", output)
-    first, *counts = output.read_text().split("\n\n")[0].splitlines()
-    assert first == "n = 5, float32, greedy" and sum(int(line.split()[0]) for line in counts) == 5
-
+def test_answers_with_given_thoughts_do_not_depend_on_the_batch():
     model, tokenizer = tiny_semcot(num_thoughts=4)
-    table = model.get_input_embeddings().weight.detach()
-    problem = {"question": "How many?", "condensed_reasoning": "1 + 1 = 2, 2 + 1 = 3"}
-    wanted = table[token_supervision_targets(problem["condensed_reasoning"], tokenizer, 4, 3)]
-    for wrong, before, last in ((None, True, True), (1, False, True), (3, True, False)):
-        thoughts = wanted.clone()
-        if wrong is not None:
-            thoughts[wrong] = wanted[wrong - 1]  # the sign before it
-        model.project = lambda states: states
-        model.generator_states = lambda *ids, thoughts=thoughts, **batch: thoughts.unsqueeze(0)
-        (found,) = mistakes.read_thoughts(model, tokenizer, [problem])
-        assert (found["before"], found["last"]) == (before, last)
-
-
-def test_mistakes_are_counted_and_listed(checkpoint, call, tmp_path, monkeypatch):
-    model, tokenizer = tiny_semcot(num_thoughts=4)
-    problems = [
-        {"question": "x" * n, "condensed_reasoning": f"{n} + 1 = {n + 1}", "answer": str(n + 1)} for n in range(1, 6)
-    ]
-    file = tmp_path / "problems.jsonl"
-    file.write_text("".join(json.dumps(problem) + "\n" for problem in reversed(problems)))
+    problems = [{"question": "x" * n} for n in range(1, 6)]
     thoughts = torch.randn(5, 4, 32, generator=torch.Generator().manual_seed(0)) * 5
-    answers = answer_with(model, tokenizer, problems, thoughts)
-    assert answer_with(model, tokenizer, problems, thoughts, 2) == answers and len(set(answers)) > 3
-
-    found = [(True, True, "2"), (False, True, "3"), (False, True, "0"), (True, False, "0"), (False, False, "6.")]
-    names = "before", "last", "answer"
-    found = [{"spelt": f"spelt {i}", **dict(zip(names, row, strict=True))} for i, row in enumerate(found)]
-    monkeypatch.setattr(mistakes, "read_thoughts", lambda *_: found)
-    call(mistakes, checkpoint, file, "--output", tmp_path / "mistakes.txt")
-    assert (tmp_path / "mistakes.txt").read_text().splitlines() == [
-        "n = 5, float32, greedy",
-        "    1 spells right all steps, answer right",
-        "    1 spells right not the last step, answer right",
-        "    1 spells right not the last step, answer wrong",
-        "    1 spells right the last step alone, answer right",
-        "    1 spells right the last step alone, answer wrong",
-        "",
-        "condensed reasoning | what the thoughts spell | answer | answered",
-        "3 + 1 = 4 | spelt 2 | 4 | 0",
-        "4 + 1 = 5 | spelt 3 | 5 | 0",
-    ]
+    answers = meaning_of_thoughts.answer_with(model, tokenizer, problems, thoughts)
+    assert meaning_of_thoughts.answer_with(model, tokenizer, problems, thoughts, 2) == answers
+    assert len(set(answers)) > 3
 
 
 def test_meaning_of_thoughts_fits_them_to_the_reasonings(checkpoint, call, tmp_path):

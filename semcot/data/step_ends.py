@@ -41,12 +41,3 @@ def token_supervision_targets(
     targets = [token for step in earlier for token in end(step, half // len(earlier))]
     targets += end(last, num_thoughts - half if several else num_thoughts)
     return [IGNORED] * (num_thoughts - len(targets)) + targets
-
-
-def step_places(num_steps: int, num_thoughts: int) -> list[slice]:
-    """The thoughts that [`token_supervision_targets`] gives to each of two or more steps."""
-    half = num_thoughts // 2
-    width = half // (num_steps - 1)
-    first = half - width * (num_steps - 1)
-    earlier = [slice(first + i * width, first + (i + 1) * width) for i in range(num_steps - 1)]
-    return [*earlier, slice(half, num_thoughts)]

@@ -26,7 +26,7 @@ class DistillationCollator:
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor | int]:
         """
         `input_ids`, `attention_mask`, `labels` `(batch, length)`, `num_targets`: so many last columns may have labels,
-        `thought_labels` `(batch, K)`, and what else the rows hold of `reasoning_embedding` and `generator_states`.
+        `thought_labels` `(batch, K)`, and `reasoning_embedding`, where the rows have one.
         """
         prompt_length = self._rounded(max(len(row["prompt_ids"]) for row in rows))
         # The last token of an answer is predicted, and nothing from it.
@@ -43,7 +43,7 @@ class DistillationCollator:
             labels[i, prompt_length:end] = answer
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         batch["thought_labels"] = np.array([row["thought_labels"] for row in rows])
-        for name in {"reasoning_embedding", "generator_states"} & rows[0].keys():
+        if (name := "reasoning_embedding") in rows[0]:
             batch[name] = np.array([row[name] for row in rows], dtype=np.float32)
         return {name: torch.from_numpy(array) for name, array in batch.items()} | {"num_targets": num_targets}
 

@@ -57,21 +57,17 @@ class Student(nn.Module):
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor,
         num_targets: int = 0,
-        generator_states: torch.FloatTensor | None = None,
         thought_labels: torch.LongTensor | None = None,
     ) -> StudentOutput:
         """
         Args:
             input_ids, attention_mask: `(batch, length)`, the thoughts of all rows in the same columns.
             num_targets: so many last positions are read for logits; 0 runs no base.
-            generator_states: `(batch, K, width)` instead of the generator's pass over these prompts.
             thought_labels: `(batch, K)`, what blocks of thoughts are told (see `BlocksMixin.states_in_blocks`).
         """
         model = self.model
         if model.config.adapter_rank:
             return self._think_in_blocks(input_ids, attention_mask, num_targets, thought_labels)
-        if generator_states is not None:
-            return StudentOutput(generator_states, model.project(generator_states))
         if self.shared_prefix:
             first = int((input_ids[0] == model.config.thought_token_id).nonzero()[0])
             states = self._generator_states(input_ids, attention_mask, first)

@@ -97,7 +97,6 @@ class DistillationTrainer(Trainer):
             input_ids=inputs["input_ids"][:, :-1],
             attention_mask=inputs["attention_mask"][:, :-1],
             num_targets=num_targets if "answer" in self.losses else 0,
-            generator_states=inputs.get("generator_states"),
             thought_labels=inputs["thought_labels"],
         )
         terms: dict[str, Term] = {}

@@ -32,7 +32,7 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 def with_openvino(model: SemCoTForCausalLM, threads: int | None = None) -> SemCoTForCausalLM:
     """
-    The same model, frozen, whose generator, base and head are run by OpenVINO; embeddings and refiner stay with torch.
+    The same model, frozen, whose generator, base and head are run by OpenVINO; the embeddings stay with torch.
 
     Args:
         model: on a CPU. Of layers and head there are copies: load other weights, and call this again.

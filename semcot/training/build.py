@@ -69,9 +69,8 @@ def build_model(options: TrainOptions) -> tuple[SemCoTForCausalLM, PreTrainedTok
         elif path:
             generator = AutoModelForCausalLM.from_pretrained(path, dtype="float32", **loading)
             generator_tokenizer = AutoTokenizer.from_pretrained(path)
-        settings |= layers | {"refiner_layers": options.refiner_layers or 0}
         model = SemCoTForCausalLM.from_components(
-            base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings
+            base, generator, tokenizer=tokenizer, generator_tokenizer=generator_tokenizer, **settings, **layers
         )
     if model.config.adapter_rank and options.supervised_steps:
         raise ValueError(TOLD_IN_ORDER)
@@ -98,24 +97,18 @@ def _train_on(
             raise ValueError(f"The checkpoint {options.generator} has {name} {own}; give --{name} {own}.")
     thought_token_id = tokenizer.convert_tokens_to_ids(THOUGHT_TOKEN)  # another where tokens were added to the base
     model.config.update(settings | {"thought_token_id": thought_token_id})
-    if options.refiner_layers not in (None, model.config.refiner_layers):
-        model.add_refiner(options.refiner_layers)
     model.to(base.device)
 
 
 def train_only(model: SemCoTForCausalLM, parts: list[str]) -> None:
-    """
-    Makes these parts trainable, and nothing else. Raises `ValueError` for one that the model has not, but for a
-    refiner beside others.
-    """
+    """Makes these parts trainable, and nothing else. Raises `ValueError` for one that the model has not."""
     model.requires_grad_(False)
     for part in parts:
         weights = [weight for name, weight in model.named_parameters() if f"{name}.".startswith(f"{part}.")]
-        if part.startswith("language_model") or (not weights and (part != "refiner" or parts == ["refiner"])):
+        if part.startswith("language_model") or not weights:
             there = {name.split(".")[0] for name, _ in model.named_parameters()} - {"language_model"}
             raise ValueError(
-                f"A stage trains {part!r}, which is no part of this model to train: it has {', '.join(sorted(there))}"
-                + (" (give refiner_layers, 3 say)." if part == "refiner" else ".")
+                f"A stage trains {part!r}, which is no part of this model to train: it has {', '.join(sorted(there))}."
             )
         for weight in weights:
             weight.requires_grad_(True)

@@ -68,15 +68,13 @@ class Stage:
 
     train: Texts
     """`reasoning_encoder`, or its `reasoning_encoder.dense` alone; else parts of the model, by the names of its
-    weights: `projection`, `thought_embedding`, `generator`, `refiner`, or less, such as `generator.layers.8`."""
+    weights: `projection`, `thought_embedding`, `generator`, or less, such as `generator.layers.8`."""
     name: str = ""
     """Of its folder, in logs and in flags; by default what it trains."""
     losses: dict[Loss, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Weights of the losses (`semcot.distillation.losses`); the reasoning encoder has one of its own."""
     dataset: DataSets | None = None
     """Other problems than the recipe's, in the same form."""
-    interchange: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of problems that get earlier steps of others; for the refiner alone (`semcot.distillation.interchange`)."""
     base_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The base is another one in each step, by at most so much of each matrix (`semcot.distillation.base_noise`)."""
     epochs: Annotated[float, Field(ge=0)] = 1.0
@@ -105,7 +103,7 @@ def _papers_method() -> list[Stage]:
         Stage(name="encoder_dense", train=[ENCODER_DENSE], batch_size=32, learning_rate=1e-3),
         Stage(name="encoder", train=[ENCODER], batch_size=32, learning_rate=1e-5),
         Stage(name="warm_up", train=started, losses=both, epochs=0.1, learning_rate=1e-3),
-        Stage(name="generator", train=[*started, "refiner", "generator"], losses=both),
+        Stage(name="generator", train=[*started, "generator"], losses=both),
     ]
 
 
@@ -202,10 +200,6 @@ class TrainOptions(RunOptions):
     thought_offset: Annotated[int, Field(ge=-1, le=0)] = Field(
         default=0, description="0 reads the generator at the placeholders, -1 one to the left (the paper's code)."
     )
-    refiner_layers: Annotated[int, Field(ge=0)] | None = Field(
-        default=None,
-        description="Layers over the thoughts alone; by default those of the checkpoint that is trained on, else none.",
-    )
     encoder_layers: Annotated[list[int], BeforeValidator(_as_list), Field(min_length=2, max_length=2)] | None = Field(
         default=None,
         description="Start and end (exclusive) of the base's layers that the reasoning encoder copies; by default an "
@@ -254,7 +248,7 @@ class TrainOptions(RunOptions):
         if stage.trains_encoder:
             if not all(other.trains_encoder for other in earlier):
                 raise ValueError(f"stage {stage.name} trains the reasoning encoder: put it before all others")
-            if len(stage.train) > 1 or stage.losses or stage.interchange or stage.dataset:
+            if len(stage.train) > 1 or stage.losses or stage.dataset:
                 raise ValueError(
                     f"stage {stage.name} trains the reasoning encoder, with a loss of its own, on the recipe's "
                     f"problems: give it {ENCODER} or {ENCODER_DENSE} alone to train, no losses and no dataset"
@@ -272,12 +266,6 @@ class TrainOptions(RunOptions):
                 f"stage {stage.name} aligns thoughts with reasonings: put a stage that trains {ENCODER} before it, "
                 "or train without (alpha 0)"
             )
-        if stage.interchange and (stage.train, list(stage.losses)) != (["refiner"], ["token_supervision"]):
-            raise ValueError(
-                f"stage {stage.name} has an interchange: it trains the refiner alone, by token_supervision alone"
-            )
-        if stage.interchange and self.supervised_steps < 2:
-            raise ValueError(f"stage {stage.name} has an interchange, of several steps: give supervised_steps 2 or 3")
 
     @property
     def adapter_rank(self) -> int:

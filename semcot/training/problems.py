@@ -20,7 +20,6 @@ from semcot.data import (
     without_repeats,
 )
 from semcot.distillation import tokenize_problems
-from semcot.distillation.interchange import last_step
 from semcot.encoder.contrastive import PAIR
 from semcot.training.options import RunOptions, Stage, TrainOptions
 
@@ -140,13 +139,6 @@ def check_reasonings(options: TrainOptions, stage: Stage, problems: Problems) ->
         raise ValueError(
             f"Stage {stage.name}: the train split has no condensed_reasoning. {remedy}"
             f"--stages.{stage.name}.losses.token_supervision 0, or --stages.{stage.name}.epochs 0."
-        )
-    steps = options.supervised_steps
-    if stage.interchange and not any(last_step(text, steps) for text in problems.train["condensed_reasoning"]):
-        raise ValueError(
-            f"Stage {stage.name}: an interchange needs condensed reasonings of the form '12 + 3 = 15, 15 - 4 = 11', "
-            f"whose last step goes on from those before it. The train split has none of at most {steps} steps "
-            "(supervised_steps)."
         )
 
 

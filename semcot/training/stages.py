@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState, TrainingArguments, set_seed
@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerState, Trainin
 from modeling_semcot import SemCoTForCausalLM
 from semcot.distillation import IGNORED, DistillationCollator, DistillationTrainer, Student
 from semcot.distillation.base_noise import BaseNoise
-from semcot.distillation.interchange import InterchangeCollator, spelt_right, states_of, with_index
 from semcot.distillation.trainer import load_weights
 from semcot.encoder import build_reasoning_encoder, encode_texts, train_reasoning_encoder
 from semcot.encoder.contrastive import Phase, warm_up_steps
@@ -159,22 +158,7 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
         train, validation = with_meanings(run, stage)
     set_seed(options.seed)
     collator = DistillationCollator(run.tokenizer.pad_token_id, run.shared_prefix, run.pad_to_multiple_of)
-    if stage.interchange:
-        train, validation = with_index(train), with_index(validation, start=len(train))
-        both = concatenate_datasets([train, validation])
-        states = states_of(model, run.tokenizer, both, folder / "states.npy", options.autocast)
-        collator = InterchangeCollator(
-            run.tokenizer.pad_token_id,
-            states=states,
-            problems=train,
-            spelt=spelt_right(model, states[: len(train)], train["thought_labels"], run.supervised_tokens),
-            tokenizer=run.tokenizer,
-            supervised_steps=options.supervised_steps,
-            share=stage.interchange,
-            seed=options.seed,
-            epoch=lambda: trainer.epoch,
-        )
-    trainer = DistillationTrainer(
+    return DistillationTrainer(
         Student(model, run.shared_prefix),
         arguments,
         train_dataset=train,
@@ -186,7 +170,6 @@ def make_trainer(run: Run, stage: Stage, folder: Path) -> DistillationTrainer:
         negatives=NEGATIVES,
         callbacks=[BaseNoise(model.language_model, stage.base_noise, options.seed)] if stage.base_noise else None,
     )
-    return trainer
 
 
 def with_meanings(run: Run, stage: Stage) -> tuple[Dataset, Dataset]:

@@ -1,13 +1,12 @@
 """
 A small, portable copy of a checkpoint: `python -m semcot.training.weight_averaging --model RUN --output_dir .`
 
-The weights are stored in bfloat16 (or another dtype, some in float8) and still load in the one that config.json names,
+The weights are stored in bfloat16 (or another dtype) and still load in the one that config.json names,
 float32. The base is named by its Hub id alone; no path of this machine goes along. Of several checkpoints, each of
 which was trained on from the one before, the weights are averaged, which can be better than any of them (model soups,
 arXiv 2203.05482). The clone's own checkpoint is made this way.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +26,6 @@ class AveragingOptions:
     model: list[str] = field(metadata={"help": "The checkpoint to copy, or several whose weights are averaged."})
     output_dir: str = field(metadata={"help": "Where to. A README.md that is there stays."})
     weights_dtype: str = field(default="bfloat16", metadata={"help": "Dtype in which the weights are stored."})
-    float8: str | None = field(
-        default=None,
-        metadata={"help": "Weights whose names this pattern finds are stored in float8 (e4m3), one byte each."},
-    )
 
 
 def average_weights(options: AveragingOptions) -> None:
@@ -53,10 +48,7 @@ def average_weights(options: AveragingOptions) -> None:
             f"The checkpoint names its base by a folder, {model.config.base_model_name_or_path}, which others do not "
             "have. Put its Hub id in as base_model_name_or_path in the checkpoint's config.json."
         )
-    mean = {}
-    for name in weights[0]:
-        in_float8 = options.float8 and re.search(options.float8, name)
-        mean[name] = (sum(w[name] for w in weights) / len(weights)).to(torch.float8_e4m3fn if in_float8 else dtype)
+    mean = {name: (sum(w[name] for w in weights) / len(weights)).to(dtype) for name in weights[0]}
     model.save_pretrained(options.output_dir, state_dict=mean, checkpoint_kind="adapter", keep_local_base_model=False)
     tokenizer = AutoTokenizer.from_pretrained(options.model[-1], trust_remote_code=True, padding_side="left")
     for key in ("is_local", "local_files_only"):  # how it was loaded here, which transformers would save

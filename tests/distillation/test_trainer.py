@@ -107,8 +107,8 @@ def test_a_checkpoint_holds_the_models_own_weights_and_is_read_back(parts, tmp_p
     trainer._load_from_checkpoint(str(tmp_path / "saved"))
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in saved.items())
     assert torch.equal(model.language_model.state_dict()["model.norm.weight"], base + 1), "the base is left alone"
-    model.add_refiner(1)
-    with pytest.raises(ValueError, match="lacks refiner"):
+    model.more = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="lacks more.weight, more.bias"):
         load_weights(model, tmp_path / "saved")
 
 

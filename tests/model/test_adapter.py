@@ -263,7 +263,6 @@ def test_what_does_not_go_together_is_said():
     for options, said in (
         ({"adapter_rank": 0}, "needs adapter_rank"),
         ({"thoughts_per_pass": K + 1}, "between 1 and 5"),
-        ({"refiner_layers": 1}, "no refiner"),
     ):
         with pytest.raises(ValueError, match=said):
             tiny_adapter(**options)

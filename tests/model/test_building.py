@@ -1,55 +1,11 @@
-"""Models built from a base and a generator, with and without a refiner."""
+"""Models built from a base and a generator."""
 
 import pytest
 import torch
 from conftest import FAMILIES, prompts, tiny_base_tokenizer, tiny_language_model, tiny_semcot
 
-from building_semcot import cast_weights, decoder_layers
+from building_semcot import cast_weights
 from modeling_semcot import SemCoTForCausalLM
-
-
-@pytest.mark.parametrize("family", (*FAMILIES, "gemma2"))
-def test_a_refiner_changes_nothing_at_first_and_then_reads_the_thoughts_alone(family, tmp_path):
-    model, tokenizer = tiny_semcot(family)
-    batch = prompts(tokenizer)
-    plain = model.think(**batch)
-    model.add_refiner(2)
-    torch.testing.assert_close(model.think(**batch), plain)
-    torch.testing.assert_close(tiny_semcot(family, refiner_layers=2)[0].think(**batch), plain)
-
-    norm = list(model.refiner.children())[-1] if family == "gpt2" else model.refiner.norm
-    torch.nn.init.ones_(norm.weight)
-    changed = model.think(**batch)
-    states = (plain - model.projection.bias) @ torch.linalg.inv(model.projection.weight).T
-    added = model.refiner(inputs_embeds=states).last_hidden_state
-    torch.testing.assert_close(changed, model.projection(states + added), atol=1e-4, rtol=1e-3)
-    assert (changed - plain).abs().max() > 0.01
-    added.sum().backward()
-    assert all(parameter.grad is not None for parameter in decoder_layers(model.refiner).parameters())
-
-    model.save_pretrained(tmp_path)
-    torch.testing.assert_close(SemCoTForCausalLM.from_pretrained(tmp_path).think(**batch), changed)
-
-
-def test_a_refiner_is_a_copy_of_the_generators_last_layers():
-    model, _ = tiny_semcot("qwen2")
-    model.config.generator_config.layer_types = ["full_attention", "sliding_attention"]
-    model.config.generator_config.sliding_window = 64
-    model.bfloat16().add_refiner(1)
-    assert model.refiner.config.layer_types == ["sliding_attention"] and not model.refiner.training
-    (layer,) = decoder_layers(model.refiner)
-    for name, weight in decoder_layers(model.generator)[-1].state_dict().items():
-        torch.testing.assert_close(layer.state_dict()[name], weight, atol=0, rtol=0)
-
-
-def test_a_refiner_that_cannot_be_is_refused():
-    model, _ = tiny_semcot(refiner_layers=1)
-    with pytest.raises(ValueError, match="has a refiner of 1 layers already"):
-        model.add_refiner(2)
-    with pytest.raises(ValueError, match="at most the generator's 2"):
-        tiny_semcot(refiner_layers=3)
-    with pytest.raises(ValueError, match="OlmoModel cannot have a refiner"):
-        tiny_semcot("olmo", refiner_layers=1)
 
 
 @pytest.mark.parametrize("family", (*FAMILIES, "gemma2"))
@@ -105,7 +61,7 @@ def test_base_and_generator_may_have_dtypes_of_their_own(base, generator, tmp_pa
         cast_weights(generator, dtype)
     dtype, base = getattr(torch, base), tiny_language_model()
     cast_weights(base, dtype)
-    wide = {"refiner_layers": 1, "tokenizer": tokenizer, "num_thoughts": 3}
+    wide = {"tokenizer": tokenizer, "num_thoughts": 3}
     model = SemCoTForCausalLM.from_components(base, generator, **wide)
     batch = prompts(tokenizer)
     output = model(**batch)

@@ -35,7 +35,7 @@ def answers(model, tokenizer, **options) -> list[list[int]]:
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "granite"])
 def test_the_answers_are_those_of_torch(family):
-    model, tokenizer = tiny_semcot(family, generator=2 if family != "llama" else None, refiner_layers=1)
+    model, tokenizer = tiny_semcot(family, generator=2 if family != "llama" else None)
     expected = [answers(model, tokenizer, **options) for options in OPTIONS]
     batch = prompts(tokenizer, QUESTIONS[:3])
     with torch.no_grad():

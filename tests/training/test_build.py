@@ -35,10 +35,10 @@ def test_attention_is_the_one_that_is_fast_there_unless_told_otherwise(options, 
 
 
 def test_what_is_asked_for_is_built(options):
-    own = {"generator": 3, "num_thoughts": 6, "refiner_layers": 1, "thought_offset": -1, "encoder_layers": [1, 2]}
+    own = {"generator": 3, "num_thoughts": 6, "thought_offset": -1, "encoder_layers": [1, 2]}
     model, tokenizer = build_model(replace(options, **own, dtype="bfloat16"))
     config = model.config
-    assert (config.generator_config.num_hidden_layers, config.refiner_layers, config.thought_offset) == (3, 1, -1)
+    assert (config.generator_config.num_hidden_layers, config.thought_offset) == (3, -1)
     assert (config.encoder_start_layer, config.encoder_end_layer) == (1, 2)
     assert config.num_thoughts == tokenizer("How many?").input_ids.count(config.thought_token_id) == 6
     own = {weight.dtype for name, weight in model.named_parameters() if not name.startswith("language_model.")}
@@ -79,10 +79,6 @@ def test_training_goes_on_from_a_checkpoint(options, finished):
     for name, own, other in (("num_thoughts", 5, 4), ("thought_offset", 0, -1)):
         with pytest.raises(ValueError, match=f"has {name} {own}; give --{name} {own}"):
             build_model(replace(options, **{name: other}))
-    assert model.refiner is None
-    refined, _ = build_model(replace(options, refiner_layers=1))
-    assert refined.config.refiner_layers == 1
-    assert {weight.dtype for weight in refined.refiner.parameters()} == {torch.float32}
 
 
 def test_trained_on_with_other_layers_for_the_encoder(options, finished):
@@ -144,7 +140,7 @@ def test_trained_on_with_another_base_that_base_is_remembered(options, finished,
 def test_any_part_of_the_generator_can_be_trained_alone(family, stack, embeddings):
     base, generator = tiny_language_model(), tiny_language_model(family)
     model = SemCoTForCausalLM.from_components(base, generator, tokenizer=tiny_base_tokenizer())
-    train_only(model, ["projection", f"generator.{stack}.3", "refiner"])
+    train_only(model, ["projection", f"generator.{stack}.3"])
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"projection", "generator"}
     assert {name[: len(f"generator.{stack}.3.")] for name in trained if name[0] == "g"} == {f"generator.{stack}.3."}
@@ -156,5 +152,3 @@ def test_what_a_model_has_not_cannot_be_trained():
     for part in ("projecton", "generator.layers.7", "language_model.lm_head"):
         with pytest.raises(ValueError, match=f"trains '{part}'.* it has generator, projection, thought_embedding"):
             train_only(model, [part])
-    with pytest.raises(ValueError, match="give refiner_layers, 3 say"):
-        train_only(model, ["refiner"])

@@ -82,7 +82,6 @@ def test_a_stage_without_epochs_and_a_loss_without_weight_are_left_out(options):
         ("--generator 2 --stages.generator.batch_size 0", "stages.3.batch_size"),
         ("--generator 2 --stages.generator.losses.lens 1", "stages.3.losses.lens"),
         ("--generator 2 --stages.encoder.epochs 0 --stages.encoder_dense.epochs 0", "put a stage that trains"),
-        ("--generator 2 --stages.generator.interchange 0.5", "trains the refiner alone, by token_supervision alone"),
         ("--generator 2 --stages.encoder.losses.answer 1", "a loss of its own"),
     ],
 )
@@ -101,10 +100,6 @@ def test_what_a_recipe_cannot_say(flags, message):
         (
             [{"train": "generator", "losses": {"answer": 1}}, {"train": "reasoning_encoder"}],
             "put it before all others",
-        ),
-        (
-            [{"train": "refiner", "losses": {"token_supervision": 1}, "interchange": 0.5}],
-            "give supervised_steps 2 or 3",
         ),
     ],
 )

@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import ENVIRONMENT, SCRIPT, answers_alone, as_flags, assert_same_weights, histories, run
-from transformers import AutoModelForCausalLM
+from training_runs import ENVIRONMENT, SCRIPT, answers_alone, as_flags, assert_same_weights, run
 
 from modeling_semcot import SemCoTForCausalLM
-from semcot.distillation.interchange import InterchangeCollator, spelt_right
-from semcot.training import stages, train
-from semcot.training.options import Stage
+from semcot.training import train
 
 SMALL = {"synthetic_coin_flip": 10, "synthetic_arithmetic": 14}
 
@@ -98,54 +95,6 @@ def test_two_runs_are_equal_and_a_run_cut_short_ends_as_they_do(options, tmp_pat
         (folder / "model.safetensors").unlink()
         train(replace(options, output_dir=str(folder), resume_from_checkpoint=True))
         assert_same_weights(folder, whole)
-
-
-def test_an_interchange_trains_the_refiner_alone_and_a_resumed_run_repeats(options, finished, tmp_path, monkeypatch):
-    collators, passes, found = [], [], []
-
-    class Observed(InterchangeCollator):
-        def __call__(self, rows):
-            collators.append(self)
-            passes.append(self.epoch())
-            return super().__call__(rows)
-
-    def observed(*arguments):
-        found.append(spelt_right(*arguments))
-        return found[-1]
-
-    monkeypatch.setattr(stages, "InterchangeCollator", Observed)
-    monkeypatch.setattr(stages, "spelt_right", observed)
-    losses = {"token_supervision": 1.0}
-    stage = Stage("refiner", "interchange", losses, interchange=0.8, epochs=3.0, batch_size=16, learning_rate=1e-3)
-    options = replace(
-        options,
-        generator=str(finished[1]),
-        refiner_layers=1,
-        supervised_steps=3,
-        stages=[stage],
-        max_steps=-1,
-        dataset={"synthetic_arithmetic": 48},
-        trainer={**options.trainer, "save_steps": 5, "lr_scheduler_type": "constant"},
-    )
-    train(options)
-    (right,) = found
-    assert collators[0].spelt is right and len(right) == len(collators[0].problems)
-    assert set(passes) == {0, 1, 2}, "each pass over the problems draws anew"
-    whole, folder = Path(options.output_dir), tmp_path / "cut-short"
-    before, after = load_file(finished[1] / "model.safetensors"), load_file(whole / "model.safetensors")
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"refiner"}
-    assert sum("loss" in entry for entry in histories(options)["interchange"]) == 8
-    assert AutoModelForCausalLM.from_pretrained(whole, trust_remote_code=True).config.refiner_layers == 1
-
-    shutil.copytree(whole, folder)
-    shutil.rmtree(folder / "stages/interchange/finished")
-    shutil.rmtree(folder / "stages/interchange/checkpoint-8")
-    kept = folder / "stages/interchange/checkpoint-5/trainer_state.json"
-    written = kept.stat().st_mtime_ns
-    train(replace(options, output_dir=str(folder), resume_from_checkpoint=True))
-    assert_same_weights(folder, whole)
-    assert kept.stat().st_mtime_ns == written, "not once more"
 
 
 @pytest.mark.slow

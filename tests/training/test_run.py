@@ -154,7 +154,6 @@ def test_every_option_arrives(options, monkeypatch):
         validation_fraction=0.3,
         seed=3,
         max_steps=-1,
-        refiner_layers=1,
         supervised_steps=2,
         stages=[
             Stage("reasoning_encoder.dense", "dense", learning_rate=0.011, epochs=0.2, batch_size=7),
@@ -164,17 +163,16 @@ def test_every_option_arrives(options, monkeypatch):
             ),
             Stage("generator", "thoughts", {"token_supervision": 1}, learning_rate=0.014, epochs=0.5, batch_size=5),
             Stage(
-                "refiner",
-                "interchange",
+                "generator.layers.1",
+                "last_layer",
                 {"token_supervision": 1},
                 {"synthetic_arithmetic:2": 40},
-                interchange=0.7,
                 learning_rate=0.015,
                 epochs=0.6,
                 batch_size=9,
             ),
             Stage(
-                [*started, "generator", "refiner"],
+                [*started, "generator"],
                 "generator",
                 {"answer": 0.6, "alignment": 0.4, "token_supervision": 0.35},
                 base_noise=0.08,
@@ -197,7 +195,7 @@ def test_every_option_arrives(options, monkeypatch):
             "bf16": True,
         },
     )
-    trainers, collators, encoders, losses = [], [], [], []
+    trainers, encoders, losses = [], [], []
 
     def recording(place, name: str, seen: list) -> None:
         made = getattr(place, name)
@@ -209,7 +207,6 @@ def test_every_option_arrives(options, monkeypatch):
         monkeypatch.setattr(place, name, make)
 
     recording(stages, "DistillationTrainer", trainers)
-    recording(stages, "InterchangeCollator", collators)
     recording(contrastive, "SentenceTransformerTrainingArguments", encoders)
     recording(contrastive, "MultipleNegativesRankingLoss", losses)
     model = train(options)
@@ -225,7 +222,7 @@ def test_every_option_arrives(options, monkeypatch):
     assert not expected and len(losses) == 2
 
     taught = {Path(trainer.args.output_dir).name: trainer for trainer, _ in trainers}
-    steps = {"warm_up": 1, "thoughts": 4, "interchange": 1, "generator": 3}  # of 70 or 28 problems, in twice the batch
+    steps = {"warm_up": 1, "thoughts": 4, "last_layer": 1, "generator": 3}  # of 70 or 28 problems, in twice the batch
     assert list(taught) == list(steps)
     for stage in options.stages[2:]:
         trainer = taught[stage.name]
@@ -237,24 +234,19 @@ def test_every_option_arrives(options, monkeypatch):
         assert arguments.per_device_train_batch_size == arguments.per_device_eval_batch_size == stage.batch_size
         given = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
         parts = {name.split(".")[0] for name, weight in model.named_parameters() if id(weight) in given}
-        assert parts == set(stage.train)
+        assert parts == {part.split(".")[0] for part in stage.train}
         assert (arguments.weight_decay, arguments.max_grad_norm) == (0.21, 0.7)
         assert (arguments.lr_scheduler_type, arguments.optim) == ("constant_with_warmup", "adafactor")
         assert (arguments.seed, arguments.bf16) == (3, True)
         assert arguments.gradient_checkpointing and arguments.gradient_accumulation_steps == 2
         assert trainer.losses == stage.losses
-        sizes = {"thoughts": (70, 30), "interchange": (28, 12)}.get(stage.name, (36, 30))
+        sizes = {"thoughts": (70, 30), "last_layer": (28, 12)}.get(stage.name, (36, 30))
         assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == sizes
         text, labels = trainer.eval_dataset["condensed_reasoning"][0], trainer.eval_dataset["thought_labels"][0]
         assert labels == token_supervision_targets(text, tokenizer, 5, 2)
         assert trainer.model.shared_prefix > 0
         noises = [part for part in trainer.callback_handler.callbacks if isinstance(part, BaseNoise)]
         assert [(noise.size, noise.seed) for noise in noises] == ([(0.08, 3)] if stage.name == "generator" else [])
-    ((collator, _),) = collators
-    assert (collator.supervised_steps, collator.share, collator.seed) == (2, 0.7, 3)
-    interchange = taught["interchange"]
-    indices = [part["index"] for part in (interchange.train_dataset, interchange.eval_dataset)]
-    assert [list(part) for part in indices] == [list(range(28)), list(range(28, 40))]
     found = {
         token
         for each in taught.values()
@@ -262,7 +254,7 @@ def test_every_option_arrives(options, monkeypatch):
         for ids in part["thought_labels"]
         for token in ids
     }
-    assert interchange.supervised_tokens.tolist() == sorted(found - {-100})
+    assert taught["generator"].supervised_tokens.tolist() == sorted(found - {-100})
 
 
 def test_losses_fall(options):
@@ -366,8 +358,8 @@ def test_what_cannot_end_well_is_refused_at_the_start(options, tmp_path, finishe
     ):
         with pytest.raises(ValueError, match=message):
             train(replace(options, trainer=trainer))
-    with pytest.raises(ValueError, match="trains 'refiner', which is no part of this model"):
-        train(with_stages(options, "thoughts", train=["refiner"]))
+    with pytest.raises(ValueError, match="trains 'projector', which is no part of this model"):
+        train(with_stages(options, "thoughts", train=["projector"]))
     file = tmp_path / "train.json"
     bare = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
     own = replace(answers_alone(options), dataset={str(file): None}, max_steps=-1)
