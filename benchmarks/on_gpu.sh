@@ -65,7 +65,7 @@ if chosen speed_1b; then
         --generator_layers 2 --samples 1024 --steps 10 --batch_sizes 16 64 128 --output "$logs/train_throughput_1b.json"
 fi
 
-recipe="train_semcot.py configs/quickstart.yaml --base_model $base --max_steps 20 --trainer.logging_steps 1"
+recipe="train_semcot.py --base_model $base --generator 8 --alpha 0 --max_steps 20 --trainer.logging_steps 1"
 launch="-m accelerate.commands.launch --num_processes 1 --main_process_port 0 --config_file configs/accelerate/ddp.yaml"
 workers=$("$python" -c "import xdist" 2>/dev/null && echo "-n 6")
 if chosen tests; then

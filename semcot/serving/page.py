@@ -59,7 +59,7 @@ GOLD = {example.question: example.answer for example in EXAMPLES}
 
 INTRODUCTION = """# SemCoT
 The same frozen language model answers three times: at once, after {num_thoughts} implicit tokens that a small generator
-thinks in one parallel pass, and after writing its reasoning out."""
+thinks in parallel, and after writing its reasoning out."""
 EXAMPLES_NOTE = """The first three are of kinds that the default checkpoint was trained on. The one from AddSub is not:
 SemCoT answers it wrongly, 1 instead of 6, and does not say so."""
 NOTES = """**Times** are those of this machine ({device}). One answer at a time is computed, so that each is timed
