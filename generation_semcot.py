@@ -75,13 +75,14 @@ class DraftsMixin:
         of_table = table.data_ptr(), table._version, table.dtype
         if self._norms[0] != of_table:
             self._norms = of_table, table.float().norm(dim=-1).clamp(min=1e-6)
-        drafts = []
+        drafts, end = [], self.end_of_reasoning
         # By the angle: of the dot products that `read_thoughts` reads by, long embeddings win one in ten.
         head, thoughts = self.get_output_embeddings(), thoughts.to(table)
         is_tied = type(head) is nn.Linear and head.weight is table and head.bias is None
         scores = head(thoughts) if is_tied else nn.functional.linear(thoughts, table)  # which an engine may run
         nearest = (scores / self._norms[1]).argmax(-1)
         for row in nearest.tolist():
+            row = row[: row.index(end)] if end in row else row  # behind its end a reasoning says nothing more
             last = max((i for i, token in enumerate(row) if token in marks), default=len(row))
             drafts.append([*marks[row[last]], *row[last + 1 :]] if last + 1 < len(row) else [])
         longest = max(map(len, drafts))

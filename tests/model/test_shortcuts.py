@@ -167,6 +167,8 @@ def test_drafts_are_what_stands_behind_the_last_mark(semcot):
     assert model.draft_answers(table[spelt]).tolist() == expected
     for none in ([[31, 21, 31]], [[40, 41, 42]]):
         assert model.draft_answers(table[torch.tensor(none)]) is None
+    ended = torch.tensor([[31, 17, model.end_of_reasoning, 18, 81, 20]])
+    assert model.draft_answers(table[ended]).tolist() == [[223, 17]]
     model.config.draft_marks = {}
     assert model.draft_answers(table[spelt]) is None
 
