@@ -61,13 +61,12 @@ INTRODUCTION = """# SemCoT
 The same frozen language model answers three times: at once, after {num_thoughts} implicit tokens that a small generator
 thinks in parallel, and after writing its reasoning out."""
 EXAMPLES_NOTE = """The first three are of kinds that the default checkpoint was trained on. The one from AddSub is not:
-SemCoT answers it wrongly, 1 instead of 6, and does not say so."""
+SemCoT answers it wrongly, 5 instead of 6, and does not say so."""
 NOTES = """**Times** are those of this machine ({device}). One answer at a time is computed, so that each is timed
 alone: the written reasoning pauses for the two others, and its clock stands still meanwhile.
 
 **What the thoughts say**: of each implicit token, in the order in which the base reads them, the nearest word of its
-vocabulary and that word's probability (softmax of the inner products with all words). In sums they mostly spell the
-condensed reasoning; not every word means something to a reader.
+vocabulary and that word's probability. They spell the condensed reasoning, and nothing more behind its end.
 
 **Checkpoint** {checkpoint}; **base** {base}. Answers are greedy, and may be wrong."""
 CSS = """
