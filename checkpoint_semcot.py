@@ -26,7 +26,7 @@ MODEL_CARD_TEMPLATE = """---
 # {{ model_name | default("SemCoT checkpoint", true) }}
 
 An implicit chain-of-thought model after [SemCoT]({{ paper_url }}): a small generator turns the
-question, in one parallel pass, into {{ num_thoughts }} implicit tokens, and the frozen base
+question, in parallel passes, into {{ num_thoughts }} implicit tokens, and the frozen base
 `{{ base_model | default("(inside this checkpoint)", true) }}` writes only the answer.
 
 ## How to use

@@ -2,7 +2,7 @@
 """
 SemCoT: semantically aligned implicit chain-of-thought (He et al., NeurIPS 2025, arXiv 2510.24940).
 
-    question ──► generator (one parallel pass) ──► states at the K placeholders ──► projection ──┐
+    question ──► generator (parallel passes) ────► states at the K placeholders ──► projection ──┐
     question ──► language_model.embed_tokens ──── placeholders replaced by the thoughts ◄────────┘
                                           └──► language_model (frozen) ──► answer
 

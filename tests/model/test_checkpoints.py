@@ -105,7 +105,7 @@ def test_what_a_checkpoint_holds(adapter):
         assert f"- {tag}\n" in card
     for line in ("pipeline_tag: text-generation", "base_model: someone/tiny-llama", "license: apache-2.0"):
         assert line in card
-    for text in ("in one parallel pass, into 3 implicit tokens", "The base is not in this checkpoint"):
+    for text in ("in parallel passes, into 3 implicit tokens", "The base is not in this checkpoint"):
         assert text in card
 
 
