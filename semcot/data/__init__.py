@@ -5,7 +5,7 @@ Problems: from the Hub, from files, or drawn afresh: stories, expressions, coin 
 from semcot.data.coin_flip import coin_flips
 from semcot.data.drawing import SPLITS, in_eval
 from semcot.data.equations import Equation
-from semcot.data.expressions import arithmetic_expressions
+from semcot.data.expressions import arithmetic_expressions, arithmetic_sums
 from semcot.data.problems import (
     AUGMENTED,
     HUB_DATASETS,
@@ -35,6 +35,7 @@ __all__ = [
     "arithmetic_school",
     "arithmetic_shapes",
     "arithmetic_stories",
+    "arithmetic_sums",
     "arithmetic_variations",
     "augment",
     "coin_flips",

@@ -18,7 +18,7 @@ from datasets import Dataset, Features, Value, load_dataset
 
 from semcot.data.coin_flip import coin_flips
 from semcot.data.drawing import SPLITS
-from semcot.data.expressions import arithmetic_expressions
+from semcot.data.expressions import arithmetic_expressions, arithmetic_sums
 from semcot.data.readers import COLUMNS, READERS, read_file, to_problem
 from semcot.data.school import arithmetic_school
 from semcot.data.stories import arithmetic_shapes, arithmetic_stories
@@ -38,6 +38,7 @@ SYNTHETIC_DATASETS = {
     "synthetic_variations": arithmetic_variations,
     "synthetic_school": arithmetic_school,
     "synthetic_expressions": arithmetic_expressions,
+    "synthetic_sums": arithmetic_sums,
     "synthetic_coin_flip": coin_flips,
 }
 _SIZED = re.compile(r"(?P<name>\w+):(?P<low>\d+)(?:-(?P<high>\d+))?")
@@ -52,11 +53,12 @@ def load_problems(
 
     Args:
         name_or_file: a name (multiarith, gsm8k, svamp, commonsense_qa, coin_flip, synthetic_arithmetic,
-            synthetic_shapes, synthetic_variations, synthetic_school, synthetic_expressions, synthetic_coin_flip) or the
-            path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column `query` is taken for
-            `question`, the named sets' own records are taken apart, and other columns are dropped. "augmented:" before
-            a name or file draws variants of its train split, see [`augment`]. Behind a synthetic set's name may stand
-            how many steps or people its problems have: synthetic_arithmetic:3, synthetic_coin_flip:1-2.
+            synthetic_shapes, synthetic_variations, synthetic_school, synthetic_expressions, synthetic_sums,
+            synthetic_coin_flip) or the path of a .json (a list of objects), .jsonl, .csv or .parquet file. The column
+            `query` is taken for `question`, the named sets' own records are taken apart, and other columns are dropped.
+            "augmented:" before a name or file draws variants of its train split, see [`augment`]. Behind a synthetic
+            set's name may stand how many steps or people its problems have: synthetic_arithmetic:3,
+            synthetic_coin_flip:1-2.
         split: "train" or "eval". A named data set has both: they are read from the folder that the environment
             variable SEMCOT_DATA_DIR names, as NAME/train.json and NAME/eval.json, or else from the Hub, where "eval" is
             the test split (for commonsense_qa, whose test split has no answers, the validation split). A file is taken

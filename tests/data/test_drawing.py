@@ -7,6 +7,7 @@ from semcot.data import (
     arithmetic_expressions,
     arithmetic_shapes,
     arithmetic_stories,
+    arithmetic_sums,
     arithmetic_variations,
     coin_flips,
     in_eval,
@@ -21,6 +22,7 @@ from semcot.data.drawing import draw
         arithmetic_shapes,
         arithmetic_variations,
         arithmetic_expressions,
+        arithmetic_sums,
         coin_flips,
     ],
 )

@@ -315,6 +315,7 @@ class TestNames:
             "synthetic_shapes",
             "synthetic_variations",
             "synthetic_expressions",
+            "synthetic_sums",
             "synthetic_coin_flip",
         ],
     )
