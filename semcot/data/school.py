@@ -17,13 +17,15 @@ _DECIMALS = "ghi"
 
 
 def _draw_numbers(story: Story, names: list[str], decimals: int, rng: random.Random) -> dict[str, Number]:
-    """Draws numbers until what is told can be, and every result is above 0 and at most 9999."""
+    """Draws numbers until what is told can be, and every result is above 0 and at most 99999."""
     large, factor, small = rng.choices(_SIZES, (3, 4, 4, 1))[0]
-    thousands = rng.choice((999, 9999))
+    thousands = rng.choice((999, 9999, 9999, 99999))
+    most = 1 if rng.random() < 0.3 else min(large, 99)  # parts of one, now and then
 
     def number(name: str) -> Number:
-        if name in _DECIMALS:  # the last decimal is no 0, which nobody would tell in one way
-            return Fraction(rng.randint(1, min(large, 99) * 10**decimals // 10) * 10 + rng.randint(1, 9), 10**decimals)
+        if name in _DECIMALS:
+            whole = most > 1 and rng.random() < 0.1
+            return rng.randint(1, most) if whole else Fraction(rng.randint(1, most * 10**decimals - 1), 10**decimals)
         if name in "AB":
             return rng.randint(thousands // 10, thousands)
         highest = factor if name in "klm" else small if name in "stu" else min(large, 99) if name in "ef" else large
@@ -41,7 +43,7 @@ def _draw_numbers(story: Story, names: list[str], decimals: int, rng: random.Ran
                 values[name] = result
             else:
                 solved.append(values)
-        if len(solved) == len(chains) and max(solved[0].values()) <= 9999:
+        if len(solved) == len(chains) and max(solved[0].values()) <= 99999:
             return solved[0]
 
 
@@ -71,8 +73,11 @@ def tell_lesson(story: Story, rng: random.Random) -> dict[str, str]:
     facts = [text for text, always in story.facts if always or needed & slots(text) or rng.random() < 0.4]
     text = " ".join([*facts, story.question])
     names = sorted(needed | slots(text) & {*NUMBERS})
-    values = _draw_numbers(story, names, 2 if "$" in text else rng.choice((1, 2)), rng)
-    filled = draw_words(story.kinds, story.words, rng) | {name: written(value) for name, value in values.items()}
+    values = _draw_numbers(story, names, 2 if "$" in text else rng.choice((1, 1, 2, 2, 3)), rng)
+    told = {name: written(value) for name, value in values.items()}
+    if "$" in text:  # as prices are written, which the reasoning shortens: 4.50 is 4.5
+        told |= {name: f"{float(values[name]):.2f}" for name in values.keys() & {*_DECIMALS} if "." in told[name]}
+    filled = draw_words(story.kinds, story.words, rng) | told
     aside = [rng.choice(WORDS.asides)] if "{n}" in facts[0] and rng.random() < 0.05 else []
     facts, aside, (question,) = (
         [expand(text, rng).format_map(filled) for text in texts] for texts in (facts, aside, [story.question])
@@ -86,7 +91,7 @@ def tell_lesson(story: Story, rng: random.Random) -> dict[str, str]:
 def arithmetic_school(
     num_samples: int, seed: int = 0, steps: tuple[int, int] = (1, 3), split: str = "train"
 ) -> Iterator[dict[str, str]]:
-    """Problems as in school books, each of a scene drawn evenly, with numbers to four digits and with decimals.
+    """Problems as in school books, each of a scene drawn evenly, with numbers to five digits and with decimals.
 
     Arguments, columns and errors as for [`semcot.data.arithmetic_stories`], but the two splits share no scene, and so
     no wording; the reasoning is the equations alone.
