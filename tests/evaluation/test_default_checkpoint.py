@@ -54,7 +54,7 @@ def test_its_thoughts_spell_the_reasoning(checkpoint):
     read = model.read_thoughts(**batch)
     tokens = read.token_ids[0, :, 0].tolist()
     length = tokens.index(model.end_of_reasoning)
-    assert " ".join(tokenizer.decode([token]).strip() for token in tokens[:length]) == "1 1 - 9 = 2 , 2 + 8 = 1 0"
+    assert " ".join(tokenizer.decode([token]).strip() for token in tokens[:length]) == "1 1 - 9 = 2 + 8 = 1 0"
     assert set(tokens[length:]) == {model.end_of_reasoning} and read.scores[0, :length].min() > 0.5
 
 
