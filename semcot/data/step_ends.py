@@ -1,5 +1,7 @@
 """A reasoning, or the ends of its steps, as tokens: what thoughts are to spell."""
 
+from functools import lru_cache
+
 from transformers import PreTrainedTokenizerBase
 
 from semcot.data.problems import split_steps
@@ -64,4 +66,9 @@ def in_short(condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase) -> st
 def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Those that are not blank."""
     tokens = tokenizer(text, add_special_tokens=False).input_ids
-    return [token for token in tokens if tokenizer.decode([token]).strip()]
+    return [token for token in tokens if not _is_blank(token, tokenizer)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_blank(token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    return not tokenizer.decode([token]).strip()

@@ -17,7 +17,7 @@ from semcot.tokenization import THOUGHT_TOKEN, build_tokenizer
 from semcot.training.options import TOLD_IN_ORDER, TrainOptions
 
 CLONE = Path(__file__).parents[2]
-THOUGHTS_PER_PASS = 4
+THOUGHTS_PER_PASS = 6
 """Of a generator that thinks in blocks, at the most: those further ahead are learnt last."""
 CONFIDENCE = 0.9
 """How sure a thought must be to be kept in a pass whose first it is not, where thoughts come in blocks."""

@@ -498,13 +498,13 @@ def test_the_base_as_its_own_generator_learns_to_spell_in_blocks(options):
     assert last["token_supervision_loss"] < 0.5 * first["token_supervision_loss"]
     assert last["one_by_one_loss"] < last["token_supervision_loss"]
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    assert (model.config.adapter_rank, model.config.thoughts_per_pass) == (8, 4)
+    assert (model.config.adapter_rank, model.config.thoughts_per_pass) == (8, 6)
     weights = load_file(folder / "model.safetensors")
     assert weights.keys() == {name for name in model.state_dict() if "language_model." not in name}
     assert any(weight.any() for name, weight in weights.items() if name.endswith(".up"))
     batch = AutoTokenizer.from_pretrained(folder)(["What is 3 + 4?"], return_tensors="pt")
     assert model.generate(**batch, max_new_tokens=2, do_sample=False).shape[1] > batch.input_ids.shape[1]
     on = replace(options, generator=str(folder), output_dir=f"{folder}-on")
-    assert build_model(on)[0].config.thoughts_per_pass == 4, "a checkpoint of its kind is trained on as it is"
+    assert build_model(on)[0].config.thoughts_per_pass == 6, "a checkpoint of its kind is trained on as it is"
     with pytest.raises(ValueError, match="give supervised_steps 0"):
         build_model(replace(on, supervised_steps=1))
