@@ -50,9 +50,9 @@ EXAMPLES = (
     ),
     Example(
         "AddSub",
-        "A restaurant made 9 hamburgers and 4 hot dogs to serve during lunch . Only 3 hamburgers were actually "
-        "served . How many hamburgers were over ?",
-        "6",
+        "Joan has 9 blue balloons , Sally has 5 blue balloons , and Jessica has 2 blue balloons . How many blue "
+        "balloons do they have in total ?",
+        "16",
     ),
 )
 GOLD = {example.question: example.answer for example in EXAMPLES}
@@ -61,7 +61,7 @@ INTRODUCTION = """# SemCoT
 The same frozen language model answers three times: at once, after {num_thoughts} implicit tokens that a small generator
 thinks in parallel, and after writing its reasoning out."""
 EXAMPLES_NOTE = """The first three are of kinds that the default checkpoint was trained on. The one from AddSub is not:
-SemCoT answers it wrongly, 5 instead of 6, and does not say so."""
+SemCoT answers it wrongly, 14 instead of 16, and does not say so."""
 NOTES = """**Times** are those of this machine ({device}). One answer at a time is computed, so that each is timed
 alone: the written reasoning pauses for the two others, and its clock stands still meanwhile.
 

@@ -12,8 +12,8 @@ from semcot.answers import answer_kind, normalize_answer, parse_answer
 from semcot.data import arithmetic_stories, coin_flips
 from semcot.evaluation import METHODS, load_model
 
-RIGHT = 0.8
-"""Share of the problems below that it must answer; it answers 40 of 48."""
+RIGHT = 0.85
+"""Share of the problems below that it must answer; it answers 45 of 48."""
 IN_A_FRESH_PROCESS = """
 import sys
 from transformers import pipeline
@@ -91,7 +91,7 @@ def test_fresh_process_in_an_empty_folder(checkpoint, problems, tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     empty = tmp_path / "empty"
     empty.mkdir()
-    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(ROOT), problems[1]["question"]]
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(ROOT), problems[0]["question"]]
     finished = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.split() == [problems[1]["answer"]]
+    assert finished.stdout.split() == [problems[0]["answer"]]
