@@ -52,7 +52,7 @@ def in_short(condensed_reasoning: str, tokenizer: PreTrainedTokenizerBase) -> st
     text, result = "", ""
     for step in split_steps(condensed_reasoning):
         words, _, told = step.rpartition(": ")
-        if words:
+        if words.strip():
             first = tokenizer.decode(_tokens(f" {words}", tokenizer)[:1])
             text += f" {first.strip()} {words.split()[-1]} {told}"
         elif result and step.startswith(f"{result} "):
