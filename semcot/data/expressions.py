@@ -7,7 +7,7 @@ from fractions import Fraction
 from semcot.data.drawing import draw
 from semcot.data.equations import RESULTS, Equations, Number, parse_chain, worked_problem, written
 from semcot.data.language import expand
-from semcot.data.stories import STORIES, draw_numbers, of_length, result_told
+from semcot.data.stories import STORIES, check_steps, draw_numbers, of_length, result_told
 
 _SIGNS = {
     "+": "[+|plus|and]",
@@ -55,7 +55,7 @@ def arithmetic_expressions(
 
 
 def _draw_terms(equations: Equations, rng: random.Random) -> dict[str, Number]:
-    """Numbers of up to five digits, of more than two up to three, some of them decimals; every result is above 0."""
+    """Two numbers of up to five digits, or more of up to three; some are decimals, and every result is above 0."""
     digits, decimals = (5, rng.choice((0, 0, 0, 1, 2, 2, 3))) if len(equations) == 1 else (3, rng.choice((0, 1)))
 
     def term() -> Number:
@@ -82,13 +82,11 @@ def arithmetic_sums(
     Their numbers have up to five digits and three decimals; those of more than one step are shorter, so that thoughts
     can spell them. Arguments, columns and errors as for [`semcot.data.arithmetic_stories`].
     """
-    low, high = steps
-    if not 1 <= low <= high <= 3:
-        raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")
+    check_steps(steps)
     rng = random.Random(seed)
 
     def make() -> dict[str, str]:
-        count = rng.randint(low, high)
+        count = rng.randint(*steps)
         equations = parse_chain(" ".join(["a", *(f"{rng.choice('+-')} {name}" for name in "bcd"[:count])]))
         return _write(equations, _draw_terms(equations, rng), rng)
 

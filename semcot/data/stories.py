@@ -149,11 +149,17 @@ def _names(names: Iterable[str]) -> str:
 STORIES = read_stories(Path(__file__).with_name("stories.txt"), reasoned=True)
 
 
-def of_length(stories: list[Story], steps: tuple[int, int]) -> list[Story]:
-    """The stories whose number of equations lies within `steps`, both ends included."""
+def check_steps(steps: tuple[int, int]) -> None:
+    """Raises `ValueError` for a smallest and largest number of equations that cannot be."""
     low, high = steps
     if not 1 <= low <= high <= 3:
         raise ValueError(f"steps is {steps}; give two whole numbers with 1 <= first <= second <= 3")
+
+
+def of_length(stories: list[Story], steps: tuple[int, int]) -> list[Story]:
+    """The stories whose number of equations lies within `steps`, both ends included. Raises as [`check_steps`]."""
+    check_steps(steps)
+    low, high = steps
     return [story for story in stories if low <= len(story.equations) <= high]
 
 
